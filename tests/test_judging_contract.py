@@ -18,6 +18,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import accuracy_score, log_loss, r2_score, recall_score, root_mean_squared_error
 
 from command_line import assert_clear, typed
+from documents import ask
 from prefect_api import use_server
 from table_files import written
 from tasks.store import model_folder
@@ -40,13 +41,6 @@ def sales(count: int, seed: int = 0, start: str = "2024-01-01") -> pd.DataFrame:
     frame["price"] = (2000 * frame.area + 30_000 * (frame.city == "Köln") + rng.normal(0, 20_000, count)).round()
     frame["kind"] = np.where(frame.price > 250_000, "dear", "cheap")
     return frame
-
-
-def answered(*command: str | Path, expected: int = 0) -> Any:
-    """The document of a command."""
-    done = typed(*command, "--json")
-    assert done.returncode == expected, done.stderr
-    return json.loads(done.stdout)
 
 
 def gate(report: Any, name: str) -> Any:
@@ -79,7 +73,7 @@ def made(server_settings: "Settings", tmp_path_factory: pytest.TempPathFactory) 
     with pytest.MonkeyPatch.context() as patch, use_server(server_settings):
         patch.setenv("GRADMILL_ARTIFACTS", str(folder / "artifacts"))
         for name, model in (("prices", "linear-regression"), ("kinds", "softmax-regression")):
-            reports[name] = answered("retrain", model, "--name", name, "--data", old, *OPTIONS[name], "--no-predict")
+            reports[name] = ask("retrain", model, "--name", name, "--data", old, *OPTIONS[name], "--no-predict")
     return TrainedStore(folder, reports)
 
 
@@ -109,7 +103,7 @@ def test_the_losses_are_those_of_numpy_and_scikit_learn_on_test_rows_and_of_insp
 ) -> None:
     """Of the latest fifth of the training rows, which the fit has not seen."""
     train, test = split(sales(ROWS))
-    told = answered("inspect", store.folder / "old.csv", *OPTIONS["prices"])
+    told = ask("inspect", store.folder / "old.csv", *OPTIONS["prices"])
     for found, fitted, measured in ((store.reports["prices"]["metrics"], train, test), (told, *split(train))):
         fit = LinearRegression().fit(features(fitted), fitted.price)
         trivial, least = (
@@ -129,10 +123,10 @@ def test_the_losses_of_a_classifier_are_those_of_frequencies_and_of_a_converged_
     found = store.reports["kinds"]["metrics"]
     assert found["baseline_loss"] == pytest.approx(log_loss(test.kind, frequencies), rel=1e-6)
     assert found["reference_loss"] == pytest.approx(log_loss(test.kind, fit.predict_proba(of_test)), rel=1e-3)
-    told = answered("inspect", store.folder / "old.csv", *OPTIONS["kinds"])
+    told = ask("inspect", store.folder / "old.csv", *OPTIONS["kinds"])
     assert 0 < told["reference_loss"] < told["baseline_loss"] != found["baseline_loss"], "of no test row"
     late = written(tmp_path / "late.csv", frame.assign(kind=np.where(frame.sold > "2024-07-19", "late", frame.kind)))
-    told = answered("inspect", late, "--target", "kind", "--features", "area", "--time-column", "sold")
+    told = ask("inspect", late, "--target", "kind", "--features", "area", "--time-column", "sold")
     assert "reference_loss" not in told, "of a class that only the latest rows have there is none"
 
 
@@ -148,8 +142,8 @@ def test_a_sound_model_of_a_rare_class_passes_balanced_or_not(tmp_path: Path) ->
     frame = pd.DataFrame(rows, columns=["a", "b", "c"])
     frame["kind"] = np.where(score > np.quantile(score, 0.97), "rare", "often")
     path = written(tmp_path / "t.csv", frame)
-    plain = answered("retrain", "softmax-regression", "--name", "rare", "--data", path, "--target", "kind")
-    balanced = answered("retrain", "rare", "--class-weight", "balanced", "--no-predict")
+    plain = ask("retrain", "softmax-regression", "--name", "rare", "--data", path, "--target", "kind")
+    balanced = ask("retrain", "rare", "--class-weight", "balanced", "--no-predict")
     assert [(each["outcome"], verdicts(each)["baseline"]) for each in (plain, balanced)] == [("published", True)] * 2
     assert plain["metrics"]["test_accuracy"] < 0.97 + 0.02
     assert balanced["metrics"]["baseline_loss"] == pytest.approx(np.log(2))
@@ -161,7 +155,7 @@ def test_a_sound_model_of_a_rare_class_passes_balanced_or_not(tmp_path: Path) ->
 def test_a_half_trained_model_passes_the_baseline_and_is_refused_by_the_reference(store: TrainedStore) -> None:
     """A step of a quarter of the gradient goes half the way."""
     steps = ["--epochs", "1", "--batch-size", str(ROWS), "--lr", "0.25"]
-    report = answered("retrain", "prices", *steps, expected=3)
+    report = ask("retrain", "prices", *steps, code=3)
     assert report["outcome"] == "refused"
     assert verdicts(report) == {"baseline": True, "reference": False}
     assert len(model_folder.list_versions("prices")) == 1
@@ -177,7 +171,7 @@ def test_a_column_that_float32_cannot_tell_apart_is_refused_by_name(target: str,
     frame["price"] += (80_000 * (built - built.mean()) / built.std()).round()
     frame["kind"] = np.where(frame.price > frame.price.median(), "dear", "cheap")
     given = ("--data", written(tmp_path / "t.csv", frame), "--target", target, "--features", "area,city,built")
-    report = answered("retrain", f"{model}-regression", "--name", "own", *given, expected=3)
+    report = ask("retrain", f"{model}-regression", "--name", "own", *given, code=3)
     assert not verdicts(report)["parity_float64"]
     assert verdicts(report)["parity"] != is_tiny, "torch rounds the same rows in the same way"
     advice = "subtract an offset, change its unit, or leave it out with --ignore"
@@ -195,13 +189,13 @@ def test_a_validation_part_has_whole_groups_and_few_groups_decide_nothing_which_
     """Split by shops of thirty rows, a quarter of which are held out to watch."""
     path = written(tmp_path / "t.csv", sales(ROWS).assign(shop=np.arange(ROWS) // 30))
     given = ["--target", "price", "--features", "area,city", "--split-by", "shop", "--validation", "0.25"]
-    answered("retrain", "linear-regression", "--name", "own", "--data", path, *given, "--no-predict")
+    ask("retrain", "linear-regression", "--name", "own", "--data", path, *given, "--no-predict")
     manifest = json.loads((artifacts / "models/own/1/manifest.json").read_text())
     sizes = [manifest["trained"][name] for name in ("num_examples", "num_validation")]
     assert sum(sizes) == manifest["dataset"]["num_train"]
     assert [size % 30 for size in sizes] == [0, 0]
     assert sizes[1] == pytest.approx(0.25 * sum(sizes), abs=15)
-    found = gate(answered("retrain", "own", "--weight-decay", "1", "--no-predict"), "champion_loss")
+    found = gate(ask("retrain", "own", "--weight-decay", "1", "--no-predict"), "champion_loss")
     said = f"of {manifest['dataset']['num_test'] // 30} groups, fewer than the 20 that decide"
     assert (found["maximum"], said in found["detail"]) == (None, True)
 
@@ -221,7 +215,7 @@ def test_a_worse_candidate_is_refused_and_one_within_the_margin_passes(
 ) -> None:
     train, test = split(sales(ROWS))
     for weight_decay, code in (("1", 3), ("0.001", 0)):
-        report = answered("retrain", "prices", "--weight-decay", weight_decay, "--no-predict", expected=code)
+        report = ask("retrain", "prices", "--weight-decay", weight_decay, "--no-predict", code=code)
         found = gate(report, "champion_loss")
         assert found["passed"] == (code == 0)
         assert f"of version 1 on {len(test)} test rows" in found["detail"]
@@ -238,7 +232,7 @@ def test_a_version_is_measured_by_its_own_recipe_on_rows_with_levels_that_came_l
 ) -> None:
     more = sales(600, seed=1)
     frame = pd.concat([sales(ROWS), more.assign(city=more.city.replace("Ulm", "Bonn"))])
-    report = answered("retrain", "prices", "--data", written(tmp_path / "t.csv", frame), "--no-predict")
+    report = ask("retrain", "prices", "--data", written(tmp_path / "t.csv", frame), "--no-predict")
     (found,) = re.findall(r"against ([\d.,e+]+) of version 1", gate(report, "champion_loss")["detail"])
     assert float(found.replace(",", "")) == pytest.approx(find_loss(1, split(frame)[1], tmp_path), rel=1e-3)
 
@@ -259,7 +253,7 @@ def test_few_common_rows_another_loss_and_rows_without_digests_decide_nothing_an
     options, name, words = NOT_DECIDED[case]
     for path in (artifacts / "datasets/prices").glob("*.rows") if case == "no digests" else ():
         path.unlink()
-    report = answered("retrain", "prices", *options.split(), "--no-predict")
+    report = ask("retrain", "prices", *options.split(), "--no-predict")
     found = gate(report, name)
     assert (report["version"], found["passed"], found["maximum"]) == (2, True, None)
     assert words in found["detail"]
@@ -295,13 +289,13 @@ def test_versions_are_compared_on_rows_that_neither_was_trained_on_whatever_rule
     trained_on: dict[int, set[tuple[float, ...]]] = {}
     num_known = []
     for version, rule in enumerate(RULES, start=1):
-        report = answered("retrain", "linear-regression", *given, *rule, "--no-predict")
+        report = ask("retrain", "linear-regression", *given, *rule, "--no-predict")
         tests = rows_of(artifacts, version, "test")
         for number, rows, left_out in AGAINST.findall(gate(report, "champion_loss")["detail"] if version > 1 else ""):
             num_known.append(sum(row in trained_on[int(number)] for row in tests))
             assert (int(rows), int(left_out or 0)) == (len(tests) - num_known[-1], num_known[-1]), rule
         trained_on[version] = set(rows_of(artifacts, version, "train"))
-        answered("prune", "own", "--keep", "1")
+        ask("prune", "own", "--keep", "1")
     assert len(num_known) >= len(RULES) - 1
     assert sum(each > 0 for each in num_known) >= 3
 
@@ -310,7 +304,7 @@ def test_versions_are_compared_on_rows_that_neither_was_trained_on_whatever_rule
 
 
 def predictions(path: Path, name: str, *options: str) -> pd.DataFrame:
-    return pq.read_table(answered("predict", path, "--name", name, *options)["path"]).to_pandas()
+    return pq.read_table(ask("predict", path, "--name", name, *options)["path"]).to_pandas()
 
 
 def find_loss(version: int, frame: pd.DataFrame, tmp_path: Path) -> float:
@@ -328,7 +322,7 @@ def test_evaluate_judges_a_regression_by_rows_that_have_a_target_and_by_period(
     late = sales(20, seed=2, start="2025-01-01").assign(price=np.nan)
     path = written(tmp_path / "new.csv", pd.concat([late, new]))
     predicted = predictions(path, "prices").prediction.to_numpy()[20:]
-    judged = answered("evaluate", "prices", path, "--version", "1")
+    judged = ask("evaluate", "prices", path, "--version", "1")
     assert (judged["rows"], judged["unlabelled"], judged["trained_on"], judged["worse"]) == (300, 20, 0, [])
     figures = {"rmse": root_mean_squared_error(new.price, predicted), "r2": r2_score(new.price, predicted)}
     assert judged["metrics"] == pytest.approx(figures | {"loss": figures["rmse"] ** 2 / 2}, rel=1e-5)
@@ -347,7 +341,7 @@ def test_evaluate_says_what_is_worse_and_what_has_drifted(
 ) -> None:
     """Areas are twice as large; one row says nothing."""
     new = pd.concat([sales(rows, seed=1, start="2025-01-01").assign(area=lambda frame: 2 * frame.area)] * 4)
-    judged = answered("evaluate", "prices", written(tmp_path / "t.csv", new))
+    judged = ask("evaluate", "prices", written(tmp_path / "t.csv", new))
     assert set(judged["worse"]) == worse
     drifted = [each["column"] for each in judged["changes"] if each["rule"] == "drift"]
     assert ("area" in drifted) == (rows == 300)
@@ -358,13 +352,13 @@ def test_evaluate_counts_what_the_version_was_trained_on_and_leaves_it_out_where
     store: TrainedStore, tmp_path: Path
 ) -> None:
     (train, test), path = split(sales(ROWS)), store.folder / "old.csv"
-    again = answered("evaluate", "prices", path)
+    again = ask("evaluate", "prices", path)
     assert (again["rows"], again["trained_on"]) == (ROWS, len(train))
-    without_time = answered("evaluate", "prices", written(tmp_path / "t.csv", test.drop(columns="sold")))
+    without_time = ask("evaluate", "prices", written(tmp_path / "t.csv", test.drop(columns="sold")))
     assert without_time["trained_on"] is None, "nobody knows"
     kept = store.reports["prices"]["metrics"]
     for asked in ((path, "--unseen"), ()):
-        judged = answered("evaluate", "prices", *asked)
+        judged = ask("evaluate", "prices", *asked)
         assert (judged["rows"], judged["worse"]) == (len(test), [])
         assert judged["metrics"] == pytest.approx(judged["published"], rel=1e-5)
         assert judged["published"]["rmse"] == pytest.approx(kept["rmse"])
@@ -378,7 +372,7 @@ def test_evaluate_judges_a_classifier_on_a_handful_of_rows_of_one_class(store: T
     new = sales(200, seed=1)
     path = written(tmp_path / "new.csv", new)
     found = predictions(path, "kinds")
-    judged = answered("evaluate", "kinds", path, "--time-column", "sold")
+    judged = ask("evaluate", "kinds", path, "--time-column", "sold")
     loss = log_loss(new.kind, found[["probability_cheap", "probability_dear"]])
     expected = {"accuracy": accuracy_score(new.kind, found.label_name), "loss": loss}
     assert judged["metrics"] == pytest.approx(expected, rel=1e-5)
@@ -386,7 +380,7 @@ def test_evaluate_judges_a_classifier_on_a_handful_of_rows_of_one_class(store: T
     assert judged["recall"] == pytest.approx(dict(zip(("cheap", "dear"), recalls, strict=True)))
     assert len(judged["periods"]) == 10
     dear = new[new.kind == "dear"][:5].assign(city="Bonn")
-    few = answered("evaluate", "kinds", written(tmp_path / "dear.csv", dear))
+    few = ask("evaluate", "kinds", written(tmp_path / "dear.csv", dear))
     assert (few["rows"], set(few["recall"])) == (5, {"dear"}), "the average stands in for a level that is new"
     for kind, option in (("free", "--unseen"), (np.nan, "--unseen"), ("dear", "--time-column=when")):
         rows = written(tmp_path / "unfit.csv", dear.assign(kind=kind))
@@ -402,19 +396,19 @@ def test_few_labelled_rows_that_are_much_worse_than_published_are_told_and_some_
     others = np.where(labels == "dear", "cheap", "dear")
     for wrong in (3, 10):
         path = written(tmp_path / f"{wrong}.csv", new.assign(kind=np.where(np.arange(12) < wrong, others, labels)))
-        assert answered("evaluate", "kinds", path)["worse"] == ["accuracy"] * (wrong == 10)
+        assert ask("evaluate", "kinds", path)["worse"] == ["accuracy"] * (wrong == 10)
         done = typed("predict", path, "--name", "kinds")
         assert ("worse than at publication" in done.stdout + done.stderr) == (wrong == 10)
-        told = {each["name"]: str(each["drift"]) for each in answered("status")["models"]}["kinds"]
+        told = {each["name"]: str(each["drift"]) for each in ask("status")["models"]}["kinds"]
         assert told.startswith("WORSE: accuracy 0.1667 on 12 rows, ") == (wrong == 10)
     assert 'gradmill_last_prediction_worse{name="kinds"} 1.0' in typed("metrics").stdout
     copies = written(tmp_path / "copies.csv", pd.concat([pd.read_csv(path)[:1]] * 12))
-    assert answered("evaluate", "kinds", copies)["worse"] == [], "they are one row"
+    assert ask("evaluate", "kinds", copies)["worse"] == [], "they are one row"
     pence = sales(12, seed=7, start="2025-01-01").assign(price=lambda frame: 100 * frame.price)
     path = written(tmp_path / "pence.csv", pence)
-    assert set(answered("evaluate", "prices", path)["worse"]) == {"rmse", "loss"}
+    assert set(ask("evaluate", "prices", path)["worse"]) == {"rmse", "loss"}
     typed("predict", path, "--name", "prices")
-    assert {each["name"]: each["drift"] for each in answered("status")["models"]}["prices"].startswith("WORSE: rmse ")
+    assert {each["name"]: each["drift"] for each in ask("status")["models"]}["prices"].startswith("WORSE: rmse ")
 
 
 # What no model can be learned from: exit code, three lines, and nothing published

@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import documents
 from table_files import written as written
 from tasks.data.io.discovery import find_table
 from tasks.data.own_rows import Examination, TableRows
@@ -49,5 +50,4 @@ def rows(found: Examination[TableRows | None]) -> TableRows:
 
 def rules(found: Examination[TableRows | None], severity: str) -> dict[str, str]:
     """The findings of a severity: what was found, by rule and column."""
-    said = [each for each in found.report.findings if each.severity == severity]
-    return {f"{each.rule} {each.column}" if each.column else each.rule: each.found for each in said}
+    return documents.rules(found.report.model_dump(mode="json"), severity)

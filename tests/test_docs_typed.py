@@ -3,7 +3,6 @@
 And every line of README and docs/ that starts with ``gradmill``, or makes keys for it, page after page.
 """
 
-import io
 import os
 import re
 import shlex
@@ -19,12 +18,12 @@ import nbclient
 import nbformat
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
 from command_line import GRADMILL, gradmill
 from conftest import REPOSITORY
 from fenced_blocks import PAGES, Block, Typist, blocks
+from input_files import png
 
 pytestmark = pytest.mark.slow
 
@@ -77,12 +76,6 @@ def lines() -> list[str]:
     return [line for line in dict.fromkeys(found) if not any(words in line for words in NOT_HERE)]
 
 
-def as_png(pixels: NDArray[np.uint8]) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "png")
-    return stream.getvalue()
-
-
 def fill(folder: Path) -> None:
     """The files that the pages name, which are the reader's own."""
     import pandas as pd  # type: ignore[import-untyped]
@@ -101,7 +94,7 @@ def fill(folder: Path) -> None:
     pixels = rng.integers(0, 256, (200, 28, 28), np.uint8)
     np.save(folder / "images.npy", pixels)
     for day in (1, 2):
-        structs = [{"bytes": as_png(each), "path": None} for each in pixels]
+        structs = [{"bytes": png(each), "path": None} for each in pixels]
         pd.DataFrame({"image": structs}).to_parquet(folder / f"day-{day}.parquet")
     for at, each in enumerate(pixels):
         brighter = (each // 2 + 128 * (at % 2)).astype(np.uint8)  # of cats

@@ -100,10 +100,10 @@ class Duty(Server):
     def state_of(self, run: str) -> str:
         return str(self.run(run)["state_type"])
 
-    def ended(self, run: str, seconds: float = 240) -> dict[str, Any]:
+    def ended(self, run: str) -> dict[str, Any]:
         """The run once it has ended."""
         final = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
-        eventually(lambda: self.state_of(run) in final, seconds, f"{self.run(run)['name']} ends")
+        eventually(lambda: self.state_of(run) in final, 240, f"{self.run(run)['name']} ends")
         return self.run(run)
 
     def overview(self, name: str) -> str:

@@ -41,10 +41,10 @@ def write(folder: Path, counts: dict[str, int], suffix: str = ".png", first: int
     return folder
 
 
-def write_idx(path: Path, images: Array, labels: Array, end: str = "") -> None:
-    """MNIST's file of images, and beside it that of labels, with more at the ``end`` of its name; ``.gz`` is packed."""
+def write_idx(path: Path, images: Array, labels: Array) -> None:
+    """MNIST's file of images, and beside it that of labels; ``.gz`` is packed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name.replace("images-idx3", "labels-idx1") + end)
+    beside = path.with_name(path.name.replace("images-idx3", "labels-idx1"))
     for each, values in ((path, images), (beside, labels.astype(np.uint8))):
         content = idx_bytes(values)
         each.write_bytes(gzip.compress(content) if each.suffix == ".gz" else content)

@@ -47,16 +47,16 @@ def damage(path: Path, position: int, bit: int = 1) -> bytes:
     return before
 
 
-def age_demotions(name: str = NAME) -> None:
+def age_demotions() -> None:
     """Let every demotion be two days old."""
-    path, old = artifact_paths.history(name), (datetime.now(UTC) - timedelta(days=2)).isoformat()
+    path, old = artifact_paths.history(NAME), (datetime.now(UTC) - timedelta(days=2)).isoformat()
     aged = [json.dumps(json.loads(line) | {"at": old}) for line in path.read_text().splitlines()]
     path.write_text("".join(f"{line}\n" for line in aged))
 
 
-def forget_changes(number: int, name: str = NAME) -> None:
+def forget_changes(number: int) -> None:
     """Leave only so many lines in the history, as if a kill had come before the next one."""
-    path = artifact_paths.history(name)
+    path = artifact_paths.history(NAME)
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:number]))
 
 

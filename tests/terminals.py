@@ -1,4 +1,4 @@
-"""A terminal of so many columns, and what stands on it in the end: enough of one for what commands write."""
+"""A terminal, and what stands on it in the end: enough of one for what commands write."""
 
 import os
 import pty
@@ -19,9 +19,9 @@ TOKEN = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])|([\r\n])|([^\x1b\r\n]+)")
 class Terminal:
     """A command run at a terminal: all that it wrote, with what moves the cursor, and the lines that stand there."""
 
-    def __init__(self, command: Sequence[str], columns: int = 80, environment: dict[str, str] | None = None) -> None:
+    def __init__(self, command: Sequence[str], environment: dict[str, str] | None = None) -> None:
         ours, its = pty.openpty()
-        ioctl(its, TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+        ioctl(its, TIOCSWINSZ, struct.pack("HHHH", 50, 80, 0, 0))
         here = {name: value for name, value in os.environ.items() if name not in ("CI", "COLUMNS", "NO_COLOR")}
         here |= {"TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"} | (environment or {})
         process = subprocess.Popen(command, stdin=its, stdout=its, stderr=its, env=here, close_fds=True)

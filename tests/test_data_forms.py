@@ -387,7 +387,7 @@ def test_prediction_rejects_what_is_no_date_by_its_name_and_a_column_without_dat
 # What cannot be told is asked for
 
 
-def write_column(path: Path, values: list[str], delimiter: str = ",") -> Path:
+def write_column(path: Path, values: list[str], delimiter: str) -> Path:
     path.parent.mkdir(exist_ok=True)
     lines = (f'"{value}"{delimiter}{place % 7}{delimiter}{place}\n' for place, value in enumerate(values))
     path.write_text(delimiter.join(["fee", "other", "y"]) + "\n" + "".join(lines))

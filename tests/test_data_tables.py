@@ -39,8 +39,8 @@ from tasks.parameters.data import OwnData
 from written_tables import examined, recipe, rows, rules, written
 
 
-def read(source: Path | str, folder: Path, *as_text: str, ignore: tuple[str, ...] = ()) -> Table:
-    selection = Selection(as_text=frozenset(as_text), ignore=frozenset(ignore))
+def read(source: Path | str, folder: Path, *as_text: str) -> Table:
+    selection = Selection(as_text=frozenset(as_text))
     return build_table(find_table(str(source)), selection, folder / "spool")
 
 

@@ -176,11 +176,11 @@ def test_the_rows_of_a_group_count_as_one() -> None:
     assert metrics.find_lower_bound(copied, np.ones(1500)) > alone
 
 
-def autocorrelated(rng: np.random.Generator, count: int, rho: float = 0.5) -> Array:
-    """Values of mean 0 and deviation 1, each like the one before."""
-    noise = rng.normal(size=count) * np.sqrt(1 - rho**2)
+def autocorrelated(rng: np.random.Generator, count: int) -> Array:
+    """Values of mean 0 and deviation 1, each like the one before: AR(1) with 0.5."""
+    noise = rng.normal(size=count) * np.sqrt(0.75)
     noise[0] = rng.normal()
-    values: Array = scipy.signal.lfilter([1], [1, -rho], noise)
+    values: Array = scipy.signal.lfilter([1], [1, -0.5], noise)
     return values
 
 

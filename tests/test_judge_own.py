@@ -73,11 +73,11 @@ def noise(task: str = "regression") -> PreparedDataset:
     return prepare(features, rng.integers(0, 3, 1000) if names else rng.normal(3e5, 6e4, 1000), class_names=names)
 
 
-def rare(num_rows: int = 5000, share: float = 0.03) -> PreparedDataset:
+def rare() -> PreparedDataset:
     rng = np.random.default_rng(1)
-    features = rng.normal(size=(num_rows, 4))
-    score = features @ [1.5, -1.0, 0.5, 0.0] + rng.logistic(size=num_rows)
-    return prepare(features, score > np.quantile(score, 1 - share), class_names=("often", "rare"))
+    features = rng.normal(size=(5000, 4))
+    score = features @ [1.5, -1.0, 0.5, 0.0] + rng.logistic(size=5000)
+    return prepare(features, score > np.quantile(score, 0.97), class_names=("often", "rare"))
 
 
 @pytest.mark.parametrize("task", ["regression", "classification"])

@@ -248,6 +248,7 @@ SAID = {  # the exit code, and what is printed
     f"{PICTURES} pictures --ignore x": "2: for tables",
     "inspect pictures --split-by x": "2: --split-by and images",
     f"{PICTURES} two": "2: name it with --target",
+    f"{PICTURES} numbers.parquet": "2: name it with --target",
     f"{PICTURES} https://example.org/pets": "2: --target",
     f"{PICTURES} nowhere": "4: no folder",
     f"{PICTURES} ''": "2: --data",

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
@@ -313,12 +312,6 @@ def test_a_file_that_is_written_to_while_it_is_trained_on_stops_the_run(
 
     monkeypatch.setattr(images, "read_images", while_somebody_writes)
     refused(source, words)
-
-
-def test_a_table_in_parquet_is_no_data_set_of_images(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"x": [1, 2]}), tmp_path / "t.parquet")
-    with pytest.raises(UsageError, match="name it with --target"):
-        prepared(tmp_path / "t.parquet")
 
 
 # Pictures are decoded by processes of our own: what they find is the same, and they end when they should

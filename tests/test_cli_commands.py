@@ -13,6 +13,7 @@ import pytest
 from command_line import GRADMILL, answer, assert_clear, gradmill, refused, servers, typed
 from conftest import REPOSITORY
 from prefect_api import eventually
+from store_state import damage
 from tasks.data.book_datasets import FILES
 from tasks.judging import gates
 
@@ -74,12 +75,8 @@ def test_a_flipped_bit_in_a_file_of_the_users_is_exit_4(
     on_server: None, fashion_mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Truncated, swapped and missing files are in test_data_download."""
-    mine = shutil.copytree(fashion_mnist, tmp_path / "mine", symlinks=True)
-    labels = mine / "t10k-labels-idx1-ubyte"
-    content = bytearray(labels.read_bytes())
-    content[4321] ^= 1
-    labels.unlink()
-    labels.write_bytes(content)
+    mine = shutil.copytree(fashion_mnist, tmp_path / "mine")
+    damage(labels := mine / "t10k-labels-idx1-ubyte", 4321)
     monkeypatch.setenv("GRADMILL_FASHION_MNIST_DIR", str(mine))
     assert_clear(gradmill("retrain"), 4, labels.name)
 

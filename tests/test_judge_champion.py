@@ -12,6 +12,7 @@ import scipy.stats
 import image_folders
 from candidate import Contender, prepare_own
 from small_models import from_file, prepare_houses
+from store_state import damage
 from table_files import written
 from tasks.data.prepared_splits import read_split
 from tasks.data.recipe import SplitRule
@@ -296,9 +297,7 @@ def test_a_held_version_is_compared_with_nothing_though_it_is_damaged(
     two_versions: None, candidates: list[Contender]
 ) -> None:
     pointer.rollback(NAME)
-    held = artifact_paths.version(NAME, 2) / "model.onnx"
-    held.chmod(0o644)
-    held.write_bytes(b"damaged")
+    damage(artifact_paths.version(NAME, 2) / "model.onnx", 100)
     exported, asked = candidates[2].exported, candidates[2].parameters
     verdicts, _ = champion.compare_with_published(
         NAME, exported.onnx, candidates[2].prepared, asked.gates, asked.training
@@ -319,9 +318,7 @@ def test_pruning_keeps_the_best_of_the_last_comparison_so_that_small_losses_cann
         pointer.promote(NAME, number)
     pruned, kept = housekeeping.prune(NAME, 1)
     assert (pruned, "the best in the last comparison" in kept[best]) == ([], True)
-    manifest = artifact_paths.version(NAME, 3) / "manifest.json"
-    manifest.chmod(0o644)
-    manifest.write_text("{}")
+    damage(artifact_paths.version(NAME, 3) / "manifest.json", 100)
     pruned, kept = housekeeping.prune(NAME, 1)
     assert (pruned, "version 3, which recorded it, is damaged" in kept[best]) == ([], True)
 

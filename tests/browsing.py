@@ -1,13 +1,8 @@
-"""A headless Chromium, signed in to the Prefect UI of a ``gradmill up``.
+"""A headless Chromium, signed in to the Prefect UI of a ``gradmill up``."""
 
-With GRADMILL_TEST_SCREENSHOTS set to a folder the pages are kept there, to be looked at.
-"""
-
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -61,10 +56,3 @@ def asks_for_the_password(page: "Page", ui: str) -> bool:
     except NotThere:
         return False
     return True
-
-
-def keep(page: "Page", name: str) -> None:
-    """Take a picture of a page, where somebody wants one."""
-    if folder := os.environ.get("GRADMILL_TEST_SCREENSHOTS"):
-        page.wait_for_timeout(1500)  # the graph is drawn with an animation
-        page.screenshot(path=Path(folder) / f"{name}.png")

@@ -20,7 +20,7 @@ from PIL import Image
 
 import gradmill
 import small_models
-from browsing import MARKS, keep, open_tab
+from browsing import MARKS, open_tab
 from command_line import GRADMILL, assert_clear
 from command_line import gradmill as run_gradmill
 from conftest import REPOSITORY
@@ -244,7 +244,6 @@ def test_of_an_empty_paper_nothing_is_said_and_of_what_is_drawn_or_dropped_what_
         pixels = read(tab, SEEN)
         assert pixels.max() > 200
         eventually_close(tab, PROBABILITIES, images[0].predict_proba(pixels.astype(np.uint8))[0])
-        keep(tab, "demo")
         tab.get_by_role("button", name="Clear").click()
         tab.get_by_text("Draw something").wait_for()
         assert (len(read(tab, PROBABILITIES)), read(tab, SEEN).max()) == (0, 0)
@@ -294,4 +293,3 @@ def test_a_row_typed_gives_its_prediction_and_what_each_column_adds(tab: "Page",
             sizes = [abs(value) for value in added.values()][:-1]
             assert sizes == sorted(sizes, reverse=True)
             assert [added[name] for name in COLUMNS] == pytest.approx(explained[: len(COLUMNS)], rel=1e-5)
-        keep(tab, f"demo-{name}")

@@ -22,6 +22,13 @@ MARKS = [
 ]
 
 
+def in_browser(test: Any) -> Any:
+    """Mark a test as one with a browser."""
+    for mark in MARKS:
+        test = mark(test)
+    return test
+
+
 @contextmanager
 def open_tab(**options: Any) -> "Iterator[Page]":
     """An empty tab of a browser of its own."""

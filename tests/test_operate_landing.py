@@ -11,7 +11,6 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
@@ -20,7 +19,7 @@ import httpx
 import pytest
 from starlette.responses import PlainTextResponse
 
-from browsing import MARKS, TIMEOUT, open_tab
+from browsing import TIMEOUT, in_browser, open_tab
 from command_line import assert_clear
 from conftest import REPOSITORY
 from duty import Duty
@@ -43,11 +42,6 @@ WEBSOCKET = {
     "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
     "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
 }  # fmt: skip
-
-
-def in_browser(test: Any) -> Any:
-    """What browsing.py says of every test with a browser."""
-    return reduce(lambda marked, mark: mark(marked), MARKS, test)
 
 
 class UpServer(NamedTuple):

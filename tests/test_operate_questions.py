@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from browsing import MARKS, signed_in
+from browsing import in_browser, signed_in
 from duty import Duty
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ def row(page: "Page", *cells: "str | re.Pattern[str]") -> None:
     found.first.wait_for()
 
 
+@in_browser
 def test_each_question_is_answered_at_most_three_clicks_from_our_own_page(walk: Duty) -> None:
     with signed_in(walk) as tab:
         (link,) = re.findall(r"http\S+/gradmill\?ticket=\w+", walk.gradmill("up", PREFECT_API_URL="").stderr)
@@ -113,7 +114,3 @@ def test_each_question_is_answered_at_most_three_clicks_from_our_own_page(walk: 
             row(rejects, "rows.npy", re.compile(rf"^\s*{rejected}\s*$"), "not a finite number")
         shows(follow(enter(), "Deployments", RETRAINS, "Upcoming"), "Scheduled for ")
         shows(follow(enter(), "Runs"), "refused by test_loss")
-
-
-for mark in MARKS:
-    mark(test_each_question_is_answered_at_most_three_clicks_from_our_own_page)

@@ -20,7 +20,7 @@ from PIL import Image
 
 import gradmill
 import small_models
-from browsing import MARKS, open_tab
+from browsing import in_browser, open_tab
 from command_line import GRADMILL, assert_clear
 from command_line import gradmill as run_gradmill
 from conftest import REPOSITORY
@@ -217,13 +217,7 @@ def drop(tab: "Page", path: Path) -> None:
     tab.dispatch_event("#paper", "drop", {"dataTransfer": transfer})
 
 
-def browser(test: Any) -> Any:
-    for mark in MARKS:
-        test = mark(test)
-    return test
-
-
-@browser
+@in_browser
 def test_of_an_empty_paper_nothing_is_said_and_of_what_is_drawn_or_dropped_what_the_model_says_of_the_pixels_seen(
     images: Tried, tab: "Page", tmp_path: Path
 ) -> None:
@@ -271,7 +265,7 @@ TYPED: list[dict[str, Any]] = [
 ]
 
 
-@browser
+@in_browser
 @pytest.mark.parametrize("name", MODELS)
 def test_a_row_typed_gives_its_prediction_and_what_each_column_adds(tab: "Page", name: str) -> None:
     small_models.publish(name, MODELS[name])

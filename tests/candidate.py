@@ -82,6 +82,11 @@ def job_document(model: str, version: int = 1, status: Literal["running", "done"
     return job.model_dump(mode="json")
 
 
+def write_job(place: Path, model: str, version: int, **changes: Any) -> Path:
+    """The document of such a job that is done, with ``changes``, in its folder."""
+    return atomic.write_json(place / "_job.json", job_document(model, version, "done") | changes).path
+
+
 def seal(folder: Path, manifest: dict[str, Any] | str) -> None:
     """Write a version's manifest, which never changes in earnest, and checksums in which its line fits."""
     text = manifest if isinstance(manifest, str) else json.dumps(manifest)

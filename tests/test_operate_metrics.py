@@ -14,7 +14,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from candidate import job_document
+from candidate import write_job
 from command_line import GRADMILL, assert_clear, typed
 from duty import free_port
 from flows.server import metrics
@@ -52,14 +52,6 @@ def ran(day: int, **stages: Any) -> RunFolder:
     return run
 
 
-def predicted(finished_at: str, **more: Any) -> None:
-    """A job of version 1 that is done."""
-    document = job_document(NAME, status="done") | {"finished_at": finished_at, "seconds": 2.5} | more
-    path = artifact_paths.predictions(finished_at) / "_job.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(document))
-
-
 def timestamp(moment: str) -> float:
     return datetime.fromisoformat(moment).timestamp()
 
@@ -79,7 +71,8 @@ def life(two_versions: None) -> None:
     drift = {"index": {"prediction": 0.5}, "maximum": 0.2, "verdict": "drift"}
     labels = {"label": {"edges": [0.5], "counts": [30, 10]}}
     for day, more in ((20, {"rejects": 1}), (21, {"rejects": 3, "drift": drift, "profile": labels})):
-        predicted(f"2026-11-{day}T06:00:00+00:00", rows=40, shards=[[0, 0, 40]], **more)
+        facts = {"finished_at": f"2026-11-{day}T06:00:00+00:00", "seconds": 2.5, "rows": 40, "shards": [[0, 0, 40]]}
+        write_job(artifact_paths.predictions(f"{day:016}"), NAME, 1, **facts, **more)
 
 
 @pytest.mark.usefixtures("life")

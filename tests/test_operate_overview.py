@@ -15,7 +15,7 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Running
 
-from candidate import Contender, job_document
+from candidate import Contender, write_job
 from command_line import assert_clear, gradmill, typed
 from flows.pages import overview as pages
 from flows.predict import predict
@@ -82,14 +82,13 @@ def walk(candidates: list[Contender], two_versions: None) -> None:
         ended = {"noted_at": f"2026-11-{day}T{'13' if day == '06' else '04'}:30:00+00:00"}
         notes.write_text(json.dumps(json.loads(notes.read_text()) | ended))
     artifact_paths.history(NAME).write_text(HISTORY)
-    document = job_document(NAME, 2, "done") | {
-        "finished_at": "2026-11-07T06:00:00.000+00:00", "rejects": 7, "rows": 1200, "shards": [[0, 0, 1200]],
-        "drift": {"index": {"prediction": 0.35}, "maximum": 0.2, "verdict": "drift"},
-        "input": {"path": "/in/a.csv", "digest": "0" * 64, "files": 1, "bytes": 9},
-        "accuracy": 0.75,  # as jobs had it before they had metrics
-    }  # fmt: skip
-    (folder := artifact_paths.predictions("7" * 16)).mkdir(parents=True)
-    (folder / "_job.json").write_text(json.dumps(document))
+    write_job(
+        artifact_paths.predictions("7" * 16), NAME, 2,
+        finished_at="2026-11-07T06:00:00.000+00:00", rejects=7, rows=1200, shards=[[0, 0, 1200]],
+        drift={"index": {"prediction": 0.35}, "maximum": 0.2, "verdict": "drift"},
+        input={"path": "/in/a.csv", "digest": "0" * 64, "files": 1, "bytes": 9},
+        accuracy=0.75,  # as jobs had it before they had metrics
+    )  # fmt: skip
 
 
 def shown(name: str = NAME) -> str:

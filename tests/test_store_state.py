@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest
 
-from candidate import Contender, job_document, seal
+from candidate import Contender, seal, write_job
 from command_line import answer, plant, refused, typed
 from documents import load
 from flows.cli.display import print_fact, print_line
@@ -63,13 +63,6 @@ def decide(run: RunFolder, outcome: str, version: int | None = None, detail: str
     return run.file("run.json")
 
 
-def job(number: int, **changes: Any) -> Path:
-    path = artifact_paths.predictions(f"{number:016x}") / "_job.json"
-    document = job_document(NAME, 2, "done") | {"finished_at": f"2026-11-20T06:00:{number:02}+00:00"} | changes
-    atomic.write_json(path, document)
-    return path
-
-
 @pytest.fixture
 def candidate(candidates: list[Contender]) -> Contender:
     return candidates[0]
@@ -79,7 +72,10 @@ def candidate(candidates: list[Contender]) -> Contender:
 def documents(two_versions: None, candidate: Contender) -> Documents:
     """One of each kind, beside others that stay whole."""
     runs = [decide(noted(candidate, day, name), "unchanged", 2) for day, name in ((1, NAME), (2, "other"), (2, NAME))]
-    jobs = [job(number) for number in (1, 2)]
+    jobs = [
+        write_job(artifact_paths.predictions(f"{number:016}"), NAME, 2, finished_at=f"2026-11-20T06:00:0{number}+00:00")
+        for number in (1, 2)
+    ]
     keep_settings()
     atomic.write_json(artifact_paths.schedules(), {"schema_version": 1})
     return {

@@ -56,6 +56,6 @@ def measure(name: str, source: Path, output: Path, *options: str | Path) -> list
     """The error of a model of numbers on all rows of a table, by ``evaluate`` and by ``predict``."""
     judged = ask("evaluate", name, source, *options)
     ask("predict", source, "--name", name, "--unknown", "average", "--output", output, *options)
-    job = json.loads((output / "_job.json").read_text())
+    job = load(output / "_job.json")
     assert job["rejects"] == 0
     return [judged["metrics"]["rmse"], job["metrics"]["rmse"]]

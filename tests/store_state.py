@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from candidate import seal
+from documents import load
 from tasks.store import artifact_paths, atomic, model_folder, tuning_result, verification, verified_files
 from tasks.store.tuning_result import TunedSettings
 
@@ -63,14 +64,14 @@ def forget_changes(number: int) -> None:
 def point(without: str = "", **changes: object) -> None:
     """Write the pointer with ``changes``, as no command does."""
     path = artifact_paths.champion(NAME)
-    document = json.loads(path.read_text()) | changes
+    document = load(path) | changes
     document.pop(without, None)
     path.write_text(json.dumps(document))
 
 
 def seal_all(folder: Path, **changes: Any) -> None:
     """Write the manifest with ``changes``, and digests that fit whatever lies in the folder; the pointer stays."""
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = load(folder / "manifest.json")
     names = {path.name for path in folder.iterdir()} - {"manifest.json", "SHA256SUMS"}
     manifest["files"] = digests = {name: atomic.file_digest(folder / name) for name in sorted(names)}
     seal(folder, manifest | changes)

@@ -24,7 +24,7 @@ from sklearn.preprocessing import OneHotEncoder
 import dated_tables
 import gradmill
 from command_line import typed
-from documents import ask, column, inspect, measure, retrain
+from documents import ask, column, inspect, load, measure, retrain
 from gradmill.rows import NO_NUMBER, InputColumn, Part, parse_number
 from prefect_api import use_server
 from table_files import written
@@ -225,7 +225,7 @@ def test_a_table_is_the_same_data_and_gives_the_same_answers_in_any_form(
     assert figures == pytest.approx([figures[0]] * len(figures), rel=tolerance)
     assert name == "moments and clocks" or is_unchanged("--data", whole, *at)
     if name not in ("moments and clocks", "CSV without a date"):
-        assert rmse == pytest.approx(json.loads((store.parent / "made.json").read_text())["rmse"], rel=1e-6)
+        assert rmse == pytest.approx(load(store.parent / "made.json")["rmse"], rel=1e-6)
     if name not in ("american", "german", "CSV without a date"):  # whose rows are others to a version of numbers
         judged = ask("evaluate", "sales", folder, "--artifacts", store)["metrics"]["rmse"]
         assert judged == pytest.approx(figures[0], rel=tolerance)
@@ -263,9 +263,7 @@ def take_parts(rows: Rows) -> pd.DataFrame:
 
 
 def test_a_model_of_dates_is_that_of_scikit_learn_on_the_parts_of_pandas(store: Path) -> None:
-    manifest, metadata = (
-        json.loads((store / f"models/sales/1/{name}.json").read_text()) for name in ("manifest", "metadata")
-    )
+    manifest, metadata = (load(store / f"models/sales/1/{name}.json") for name in ("manifest", "metadata"))
     rows = draw_rows()
     encode = make_column_transformer((OneHotEncoder(), ["month", "weekday", "hour", "city"]), remainder="passthrough")
     expected = make_pipeline(encode, LinearRegression()).fit(take_parts(rows), rows["sales"]).predict(take_parts(rows))
@@ -530,7 +528,7 @@ def test_columns_that_a_kept_name_has_left_out_stay_so_whatever_they_look_like(a
         return path
 
     make(write(tmp_path / "1.csv", "R,"), "--no-date-parts")
-    manifest = json.loads((artifacts / "models/sales/1/manifest.json").read_text())
+    manifest = load(artifacts / "models/sales/1/manifest.json")
     assert manifest["recipe"]["columns"][0].keys().isdisjoint({"source", "part", "zone", "limits"})
     later = write(tmp_path / "2.csv", "1,")
     again = typed("retrain", "sales", "--data", later, "--json")
@@ -553,7 +551,7 @@ def test_the_calendar_is_no_drift_and_its_levels_are_never_unknown(artifacts: Pa
     make(folder)
     written(folder / "b.parquet", table.slice(1200))
     ask("retrain", "sales")
-    report = json.loads((artifacts / "models/sales/2/data-report.json").read_text())
+    report = load(artifacts / "models/sales/2/data-report.json")
     assert [each["rule"] for each in report["findings"] if each["severity"] != "note"] == []
     model = gradmill.load("sales", version=1)
     unseen = model.predict([{"when": f"2024-{month:02}-15 12:00", "area": 0} for month in (10, 11)])

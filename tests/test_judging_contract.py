@@ -3,7 +3,6 @@
 Figures are worked out by numpy and scikit-learn from the rows themselves, or from the answers of ``gradmill predict``.
 """
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -18,7 +17,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import accuracy_score, log_loss, r2_score, recall_score, root_mean_squared_error
 
 from command_line import assert_clear, typed
-from documents import ask
+from documents import ask, load
 from prefect_api import use_server
 from table_files import written
 from tasks.store import model_folder
@@ -190,7 +189,7 @@ def test_a_validation_part_has_whole_groups_and_few_groups_decide_nothing_which_
     path = written(tmp_path / "t.csv", sales(ROWS).assign(shop=np.arange(ROWS) // 30))
     given = ["--target", "price", "--features", "area,city", "--split-by", "shop", "--validation", "0.25"]
     ask("retrain", "linear-regression", "--name", "own", "--data", path, *given, "--no-predict")
-    manifest = json.loads((artifacts / "models/own/1/manifest.json").read_text())
+    manifest = load(artifacts / "models/own/1/manifest.json")
     sizes = [manifest["trained"][name] for name in ("num_examples", "num_validation")]
     assert sum(sizes) == manifest["dataset"]["num_train"]
     assert [size % 30 for size in sizes] == [0, 0]
@@ -223,7 +222,7 @@ def test_a_worse_candidate_is_refused_and_one_within_the_margin_passes(
     first, second = (find_loss(version, test, tmp_path) for version in (1, 2))
     maximum = 1.01 * first + (1e-3 * train.price.std(ddof=0)) ** 2 / 2
     assert (found["value"], found["maximum"]) == pytest.approx((second, maximum), rel=1e-5)
-    assert json.loads((artifacts / "models/prices/champion.json").read_text())["version"] == 2
+    assert load(artifacts / "models/prices/champion.json")["version"] == 2
 
 
 @pytest.mark.slow
@@ -273,7 +272,7 @@ AGAINST = re.compile(r"of version (\d+) on (\d+) test rows(?: \((\d+) left out: 
 
 def rows_of(artifacts: Path, version: int, part: str) -> list[tuple[float, ...]]:
     """The rows of a part of a version's data, as the store keeps them."""
-    manifest = json.loads((artifacts / f"models/own/{version}/manifest.json").read_text())
+    manifest = load(artifacts / f"models/own/{version}/manifest.json")
     arrays = safetensors.numpy.load_file(artifacts / manifest["dataset"][part]["path"])
     return [*map(tuple, np.column_stack([arrays["features"], arrays["target"]]).tolist())]
 

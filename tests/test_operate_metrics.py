@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from candidate import write_job
 from command_line import GRADMILL, assert_clear, typed
+from documents import load
 from duty import free_port
 from flows.server import metrics
 from flows.server.metrics import HELP
@@ -66,7 +67,7 @@ def life(two_versions: None) -> None:
     findings = [{"severity": "warning", "rule": "drift", "found": each} for each in ("age has drifted", "income has")]
     refused.file("data-report.json").write_text(json.dumps({"name": NAME, "summary": "", "findings": findings}))
     version_1 = artifact_paths.version(NAME, 1)
-    dataset = json.loads((version_1 / "manifest.json").read_text())["dataset"] | {"class_names": ["bag", "coat"]}
+    dataset = load(version_1 / "manifest.json")["dataset"] | {"class_names": ["bag", "coat"]}
     seal_all(version_1, dataset=dataset, profile={"label": {"edges": [0.5], "counts": [4, 1]}})
     drift = {"index": {"prediction": 0.5}, "maximum": 0.2, "verdict": "drift"}
     labels = {"label": {"edges": [0.5], "counts": [30, 10]}}
@@ -79,8 +80,8 @@ def life(two_versions: None) -> None:
 def test_figures_are_what_the_documents_say(monkeypatch: pytest.MonkeyPatch) -> None:
     with ran(3).in_use():
         found = printed()
-    pointer = json.loads(artifact_paths.champion(NAME).read_text())
-    manifest = json.loads((artifact_paths.version(NAME, 2) / "manifest.json").read_text())
+    pointer = load(artifact_paths.champion(NAME))
+    manifest = load(artifact_paths.version(NAME, 2) / "manifest.json")
     runs = {"published": 0, "unchanged": 1, "judged": 0, "refused": 1, "running": 1, "failed": 0, "unfinished": 0}
     told: dict[tuple[str, ...], float] = {("runs", outcome): count for outcome, count in runs.items()}
     told |= {("last_run_outcome", outcome): outcome == "refused" for outcome in runs if outcome != "running"}

@@ -1,6 +1,5 @@
 """On duty: each question is answered by one command, and by a page at most three clicks from our own."""
 
-import json
 import re
 from typing import TYPE_CHECKING
 
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 
 from browsing import in_browser, signed_in
+from documents import load
 from duty import Duty
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def walk(duty: Duty, tmp_path_factory: pytest.TempPathFactory) -> Duty:
 def test_each_question_is_answered_by_one_command(question: str, walk: Duty) -> None:
     command, pattern = QUESTIONS[question]
     model = walk.artifacts / "models" / NAME
-    pointer, manifest = (json.loads((model / name).read_text()) for name in ("champion.json", "1/manifest.json"))
+    pointer, manifest = (load(model / name) for name in ("champion.json", "1/manifest.json"))
     live, since = f"{(2 * manifest['metrics']['test_loss']) ** 0.5:.4g}", pointer["promoted_at"][:16]
     said = walk.does(*command.split())
     assert re.search(pattern.replace("{live}", live).replace("{since}", since), said), said

@@ -18,7 +18,7 @@ import pytest
 import safetensors.numpy
 
 from command_line import assert_clear, typed
-from documents import ask, column, counts, inspect, retrain, rules
+from documents import ask, column, counts, inspect, load, retrain, rules
 from prefect_api import use_server
 from served_folders import serve
 from table_files import FORMATS, written
@@ -123,7 +123,7 @@ def test_tables_are_read_by_url_with_nothing_but_public_keys_in_its_query(
         for source in (f"{address}/missing.csv", "http://127.0.0.1:9/t.csv"):
             inspect(source, code=4)
         retrain("linear-regression", "own", f"{address}/t.csv?raw=true")
-    source = json.loads((artifacts / "datasets/own/source.json").read_text())["source"]
+    source = load(artifacts / "datasets/own/source.json")["source"]
     assert source == f"{address}/t.csv?raw=true"
 
 
@@ -550,9 +550,7 @@ def test_the_version_keeps_kinds_levels_and_the_training_parts_statistics(
     columns = {"x": pa.array(gaps, from_pandas=True), "z": late, "c": level, "k": rng.choice([10, 9], ROWS)}
     path = written(tmp_path / "t.parquet", columns | {"p": part, "y": price})
     retrain("linear-regression", "own", path, "--category", "k", "--split-column", "p")
-    metadata, manifest = (
-        json.loads((artifacts / f"models/own/1/{name}.json").read_text()) for name in ("metadata", "manifest")
-    )
+    metadata, manifest = (load(artifacts / f"models/own/1/{name}.json") for name in ("metadata", "manifest"))
     assert metadata["parameters"]["columns"] == [
         *({"name": name, "kind": "number", "levels": []} for name in "xz"),
         {"name": "c", "kind": "category", "levels": ["a", "b"]},
@@ -564,7 +562,7 @@ def test_the_version_keeps_kinds_levels_and_the_training_parts_statistics(
     assert fitted["c"]["counts"] == [int((level[training] == each).sum()) for each in "ab"]
     assert manifest["recipe"]["target"]["mean"] == pytest.approx(price[training].mean(), rel=1e-7)
     assert str(tmp_path) not in json.dumps([manifest, metadata])
-    assert json.loads((artifacts / "datasets/own/source.json").read_text())["source"] == str(path)
+    assert load(artifacts / "datasets/own/source.json")["source"] == str(path)
     rows = written(tmp_path / "rows.parquet", {"x": [None, 1.0], "z": [None, 1.0], "c": ["a", None], "k": [9, 9]})
     job = ask("predict", rows, "--name", "own", "--max-rejects", "1")
     (reject,) = pq.read_table(Path(job["path"]) / "_rejects.parquet").to_pylist()
@@ -580,7 +578,7 @@ class GrownTable(NamedTuple):
     added: int
 
     def document(self, version: int, name: str) -> Any:
-        return json.loads((self.artifacts / f"models/own/{version}/{name}.json").read_text())
+        return load(self.artifacts / f"models/own/{version}/{name}.json")
 
     def digests(self, version: int) -> dict[str, Any]:
         """Of the training rows and of the others, as they are kept."""
@@ -654,6 +652,6 @@ def test_order_files_and_format_change_no_digest_and_no_byte_of_the_model(prefec
         store = tmp_path / f"store of {source.name}"
         retrain("linear-regression", "own", source, "--category", "k", "--artifacts", store)
         version = store / "models/own/1"
-        digest = json.loads((version / "manifest.json").read_text())["dataset"]["digest"]
+        digest = load(version / "manifest.json")["dataset"]["digest"]
         made.append((digest, (version / "model.onnx").read_bytes()))
     assert made[0] == made[1]

@@ -91,7 +91,7 @@ class Engine:
         """The same for any command that reaches this engine through its environment."""
         piped: dict[str, Any] = {"capture_output": True, "text": True, "input": stdin}
         done: subprocess.CompletedProcess[str] = subprocess.run(
-            command, env=self.environment, timeout=timeout, check=False, cwd=cwd, **piped
+            command, env=self.environment, timeout=timeout, cwd=cwd, **piped
         )
         said = f"{done.stdout[-4000:]}\n{done.stderr[-8000:]}"
         assert done.returncode == 0, f"{' '.join(command)}: {done.returncode}\n{said}"
@@ -111,7 +111,7 @@ class Engine:
                         self.podman("healthcheck", "run", name)
 
     def _nft(self, verb: str) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(["nft", verb, "table", *NFT_TABLE], capture_output=True, check=False)
+        return subprocess.run(["nft", verb, "table", *NFT_TABLE], capture_output=True)
 
     def _remove_containers(self) -> None:
         self.podman("rm", "--all", "--force", "--time", "2", "--volumes")

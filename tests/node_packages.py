@@ -30,7 +30,6 @@ def node_modules() -> Path:
             capture_output=True,
             text=True,
             timeout=600,
-            check=False,
         )
     if installed.returncode:
         pytest.skip(f"npm cannot install them here: {installed.stderr.strip()[-300:]}")

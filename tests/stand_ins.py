@@ -89,7 +89,7 @@ def _debian(engine: Engine) -> None:
 def _debian_mirror() -> str:
     """The mirror that this machine's own apt uses for trixie."""
     command = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Codename: trixie", "Component: main"]
-    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    listed = subprocess.check_output(command, text=True).split()
     assert listed, "apt knows no mirror of Debian trixie"
     return listed[0]
 
@@ -131,8 +131,8 @@ def copy_checkout(checkout: Path, folder: Path) -> None:
 
 def _like_this_machine(engine: Engine) -> Sequence[str]:
     """How pip here reaches packages, for a build: as mounts, since a variable would stay in the image."""
-    listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True)
-    found = dict(re.findall(r"^(?:global|:env:)\.([\w-]+)='(.*)'$", listed.stdout, re.MULTILINE))
+    listed = subprocess.check_output([sys.executable, "-m", "pip", "config", "list"], text=True)
+    found = dict(re.findall(r"^(?:global|:env:)\.([\w-]+)='(.*)'$", listed, re.MULTILINE))
     pip = {key: found[key] for key in ("index-url", "extra-index-url", "trusted-host", "timeout") if key in found}
     configuration = engine.run_folder / "pip.conf"
     configuration.write_text("\n".join(["[global]", f"cert = {CERTIFICATES}", *(f"{k} = {v}" for k, v in pip.items())]))

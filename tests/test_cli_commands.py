@@ -52,7 +52,7 @@ def test_a_full_disk_is_exit_1_and_a_second_run_works(on_server: None, fashion_m
     """90 MB are enough for the raw files (55 MB), but not for the prepared splits too."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=90m", "tmpfs", disk], check=False).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=90m", "tmpfs", disk]).returncode:
         pytest.skip("no tmpfs can be mounted here")
     arguments = ("retrain", "--epochs", "5", "--no-predict", "--artifacts", str(disk / "artifacts"), "--json")
     try:

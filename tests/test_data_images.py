@@ -350,7 +350,7 @@ def test_a_process_that_was_killed_is_told_of_and_none_outlives_a_parent_that_wa
     with pytest.raises(EnvironmentProblem, match="exited with code -9"):
         other(0)
     other.close()
-    done = subprocess.run([sys.executable, "-c", ORPHANED], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", ORPHANED], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL
     files, deadline = f"/proc/{int(done.stdout)}/fd/0", time.monotonic() + 60
     while os.path.exists(files) and time.monotonic() < deadline:  # noqa: PTH110  (gone, or a zombie)

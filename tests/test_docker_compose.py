@@ -85,7 +85,7 @@ def test_secrets_have_no_default_and_are_in_no_image_and_in_no_build() -> None:
 def test_compose_itself_takes_the_file_and_refuses_to_go_on_without_secrets(left_out: str | None) -> None:
     command = "docker-compose -f docker/compose.yaml --env-file /dev/null --profile cuda config --quiet"
     given = {name: value for name, value in SECRETS.items() if name != left_out} | {"PATH": os.environ["PATH"]}
-    done = subprocess.run(command.split(), env=given, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    done = subprocess.run(command.split(), env=given, cwd=REPOSITORY, capture_output=True, text=True)
     assert (done.returncode == 0, (left_out or "") in done.stderr) == (left_out is None, True)
 
 

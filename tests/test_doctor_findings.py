@@ -44,7 +44,7 @@ class Doctor:
     def __init__(self, *arguments: str, command: list[str] = GRADMILL, **environment: str) -> None:
         self.done = subprocess.run(
             [*command, "doctor", "--json", *arguments],
-            capture_output=True, text=True, timeout=600, env=os.environ | environment, check=False,
+            capture_output=True, text=True, timeout=600, env=os.environ | environment,
         )  # fmt: skip
         assert "Traceback" not in self.done.stderr
         self.document: dict[str, Any] = json.loads(self.done.stdout)
@@ -57,7 +57,7 @@ class Doctor:
 
 
 def told(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.check_output(command, text=True).strip()
 
 
 TRAINING = ("torch", "onnx-", "matplotlib")
@@ -122,7 +122,7 @@ def test_a_whole_machine_is_ready_and_its_figures_are_what_the_system_tells(
 def test_an_installation_for_prediction_is_ready_and_says_that_training_is_not_installed(
     prediction: list[str], artifacts: Path
 ) -> None:
-    done = subprocess.run([*prediction, "doctor"], capture_output=True, text=True, timeout=180, check=False)
+    done = subprocess.run([*prediction, "doctor"], capture_output=True, text=True, timeout=180)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert "note     training      training is not installed here: this machine can predict" in lines
@@ -178,7 +178,7 @@ def test_a_small_disk_is_noted(prediction: list[str], artifacts: Path) -> None:
         f'mount -t tmpfs -o size=90m tmpfs "{artifacts}" && "$@"',
         "",
     ]
-    if subprocess.run([*in_its_own_mounts, "true"], capture_output=True, check=False).returncode:
+    if subprocess.run([*in_its_own_mounts, "true"], capture_output=True).returncode:
         pytest.skip("no tmpfs can be mounted here")
     check = Doctor(command=[*in_its_own_mounts, *prediction]).checks["artifacts"]
     assert (check["status"], check["exit_code"]) == ("note", 0)

@@ -102,8 +102,7 @@ def test_prediction_judging_and_inspect_reach_no_torch_however_late(path: str, t
 
 def modules_after(statement: str) -> set[str]:
     code = f"{statement}\nimport sys\nprint('\\n'.join(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
-    return set(done.stdout.split())
+    return set(subprocess.check_output([sys.executable, "-c", code], text=True, cwd=REPOSITORY).split())
 
 
 LEARNING = "from tasks.networks import training; training.ConciseSGD([], 0.1).step()"

@@ -135,7 +135,7 @@ def test_an_empty_folder_has_figures_too_and_json_has_the_same(artifacts: Path) 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: promtool)")
 def test_promtool_finds_nothing_to_say() -> None:
     text = typed("metrics").stdout
-    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -92,7 +92,7 @@ class Duty(Server):
 
     def triggered(self) -> set[str]:
         """The runs that somebody has started: those of schedules the server plans ahead, whenever it comes to it."""
-        return {str(run["id"]) for run in self.post("/flow_runs/filter", {}) if not run["auto_scheduled"]}
+        return {str(run["id"]) for run in self.list("flow_runs") if not run["auto_scheduled"]}
 
     def run(self, run: str) -> dict[str, Any]:
         return dict(self.ask("GET", f"/flow_runs/{run}"))

@@ -72,7 +72,7 @@ def test_a_run_that_died_with_its_worker_is_marked_within_90_seconds_and_the_wor
 
 def test_after_ctrl_c_and_after_a_power_cut_another_up_goes_on_and_tells_the_runs_that_died(duty: Duty) -> None:
     history = {run["id"] for run in duty.post("/flow_runs/filter", {"flow_runs": {"end_time": {"is_null_": False}}})}
-    automations = [each["name"] for each in duty.post("/automations/filter", {})]
+    automations = [each["name"] for each in duty.list("automations")]
     interrupted, _ = training(duty, 4, "softmax-nightly", "softmax-regression")
     name = duty.run(interrupted)["name"]
     duty.process.send_signal(signal.SIGINT)
@@ -91,8 +91,8 @@ def test_after_ctrl_c_and_after_a_power_cut_another_up_goes_on_and_tells_the_run
     duty.process.communicate()
     eventually(lambda: not duty.family(), 60, "nothing is left")
     duty.up()
-    assert history <= {run["id"] for run in duty.post("/flow_runs/filter", {})}
-    assert [each["name"] for each in duty.post("/automations/filter", {})] == automations
+    assert history <= {run["id"] for run in duty.list("flow_runs")}
+    assert [each["name"] for each in duty.list("automations")] == automations
     assert duty.api.get("/v2/concurrency_limits/gpu").raise_for_status().json()["limit"] == 1
     assert {duty.ended(run)["state_type"] for run in (interrupted, cut)} == {"CRASHED"}
     assert duty.ended(duty.trigger("linear-weekly"))["state_type"] == "COMPLETED", "no dead run keeps its place"

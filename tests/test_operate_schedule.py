@@ -39,7 +39,7 @@ def test_up_says_where_it_is_and_what_runs_next(duty: Duty) -> None:
 def test_a_schedule_fires_and_the_worker_runs_it(duty: Duty) -> None:
     deployment = duty.deployment("linear-weekly")["id"]
     soon = {"interval": 40, "anchor_date": (datetime.now(UTC) + timedelta(seconds=15)).isoformat()}
-    before = {run["id"] for run in duty.post("/flow_runs/filter", {})}
+    before = {run["id"] for run in duty.list("flow_runs")}
     (schedule,) = duty.post(f"/deployments/{deployment}/schedules", [{"active": True, "schedule": soon}])
 
     def fired() -> list[dict[str, Any]]:

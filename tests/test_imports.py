@@ -116,7 +116,6 @@ STORE = "model_folder, verification, mirror_sync, housekeeping, pointer"
         (f"from tasks.store import {STORE}", "numpy PIL"),
         ("import flows.doctor", "numpy torch onnxruntime"),
         (f"import tasks.judging.task; {LEARNING}", "torch._dynamo torchmetrics scipy"),
-        pytest.param("import flows.predict", "torch", marks=pytest.mark.slow),
         pytest.param(
             "import flows.retrain", "torch matplotlib onnx onnxruntime scipy jinja2 pandas", marks=pytest.mark.slow
         ),

@@ -89,13 +89,6 @@ def dripping(request: pytest.FixtureRequest) -> Iterator[Mirror]:
 REFUSED = Mirror("http://127.0.0.1:9/")  # where nothing listens
 
 
-def user_folder(path: Path) -> Path:
-    path.mkdir()
-    for name, data in CONTENT.items():
-        (path / name).write_bytes(data)
-    return path
-
-
 def cached() -> dict[str, bytes]:
     """The payloads that were kept; nothing half done lies beside them."""
     folder = artifact_paths.dataset("fashion-mnist")
@@ -184,11 +177,12 @@ def test_whoever_asks_where_the_files_would_come_from_waits_for_no_mirror_that_d
 
 
 def test_a_users_folder_is_verified_and_wins_over_the_cache(tmp_path: Path) -> None:
-    folder = user_folder(tmp_path / "mine")
-    assert fetch_files([Folder(str(folder))], use_cache=False).source == str(folder)
-    (folder / "file-2").write_bytes(CONTENT["file-1"])
+    for name, data in CONTENT.items():
+        (tmp_path / name).write_bytes(data)
+    assert fetch_files([Folder(str(tmp_path))], use_cache=False).source == str(tmp_path)
+    (tmp_path / "file-2").write_bytes(CONTENT["file-1"])
     with pytest.raises(DataError, match="file-2"):
-        fetch_files([Folder(str(folder))], use_cache=False)
+        fetch_files([Folder(str(tmp_path))], use_cache=False)
     assert cached() == CONTENT, "what was there before is still there"
 
 

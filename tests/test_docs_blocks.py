@@ -67,10 +67,6 @@ def commands(block: Block) -> Iterator[str]:
             yield typed
 
 
-def is_elsewhere(block: Block) -> bool:
-    return any(words in block.text for words in ELSEWHERE)
-
-
 def are_commands(block: Block) -> bool:
     return block.language == "" and not block.text.startswith(tuple(LISTINGS))
 
@@ -87,7 +83,10 @@ def test_what_is_run_elsewhere_is_one_block_each() -> None:
         assert sum(block.text.startswith(words) for block in BLOCKS) == 1, words
 
 
-@pytest.mark.parametrize("block", [each for each in BLOCKS if not is_elsewhere(each)], ids=str)
+HERE = [block for block in BLOCKS if not any(words in block.text for words in ELSEWHERE)]
+
+
+@pytest.mark.parametrize("block", HERE, ids=str)
 def test_every_block_is_run_or_parsed(block: Block, artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parse: dict[str, Callable[[str], Any]] = {"json": json.loads, "yaml": yaml.safe_load, "toml": tomllib.loads}
     if block.language in ("python", "js"):

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from packaging.version import Version
 
+from command_line import GRADMILL
 from conftest import REPOSITORY
 from flows import doctor as checks
 from tasks.data.book_datasets import FILES
@@ -20,7 +22,6 @@ from tasks.machine import devices
 from tasks.parameters import FASHION_MNIST, Device
 from tasks.store import artifact_paths
 
-GRADMILL = [str(Path(sys.executable).with_name("gradmill"))]
 HAS_GPU = devices.cuda_fault() is None
 COMPILER = shutil.which("cc")
 
@@ -41,7 +42,7 @@ int nvmlSystemGetDriverVersion(char *version, unsigned size) { strncpy(version, 
 class Doctor:
     """One run of ``gradmill doctor --json``."""
 
-    def __init__(self, *arguments: str, command: list[str] = GRADMILL, **environment: str) -> None:
+    def __init__(self, *arguments: str, command: Sequence[str] = (GRADMILL,), **environment: str) -> None:
         self.done = subprocess.run(
             [*command, "doctor", "--json", *arguments],
             capture_output=True, text=True, timeout=600, env=os.environ | environment,
@@ -100,7 +101,7 @@ def compiled(code: str, library: Path) -> str:
 def test_a_whole_machine_is_ready_and_its_figures_are_what_the_system_tells(
     server: str, fashion_mnist: Path, artifacts: Path
 ) -> None:
-    one_core = ["taskset", "-c", str(min(os.sched_getaffinity(0))), *GRADMILL]
+    one_core = ["taskset", "-c", str(min(os.sched_getaffinity(0))), GRADMILL]
     doctor = Doctor(command=one_core, PREFECT_API_URL=server)
     facts = {name: each["facts"] for name, each in doctor.checks.items()}
     assert (doctor.done.returncode, doctor.problems) == (0, {})

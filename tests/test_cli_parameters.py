@@ -8,25 +8,12 @@ import pytest
 import typer
 from jsonschema import Draft202012Validator
 from prefect.utilities.schema_tools.validation import preprocess_schema
-from pydantic import BaseModel
 
 import flows.cli.app
 from command_line import typed
-from flows.server.deployments import describe_form
-from tasks.parameters import (
-    EvaluateParameters,
-    MaintainParameters,
-    OwnData,
-    PredictParameters,
-    RetrainParameters,
-    TuneParameters,
-    narrow_form,
-)
+from flows.server.deployments import FORMS, describe_form
+from tasks.parameters import OwnData, RetrainParameters, narrow_form
 
-COMMANDS: dict[str, type[BaseModel]] = {
-    "retrain": RetrainParameters, "predict": PredictParameters, "evaluate": EvaluateParameters,
-    "maintain": MaintainParameters, "tune": TuneParameters,
-}  # fmt: skip
 SPELT_OTHERWISE = {
     "num_epochs": "--epochs",
     "source": "--data",
@@ -74,7 +61,8 @@ def values(document: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 @pytest.mark.slow
 def test_help_shows_every_default() -> None:
     """Rich takes what stands in brackets for a style, and drops it."""
-    for name, kind in COMMANDS.items():
+    for entrypoint, kind in FORMS.items():
+        name = str(entrypoint).rpartition(".")[2]
         shown, book = rows(name), OF_THE_BOOK if name in ("retrain", "tune") else {}
         for field, default in values(kind().model_dump(mode="json")):
             option = SPELT_OTHERWISE.get(field, f"--{field.replace('_', '-')}")

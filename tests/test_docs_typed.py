@@ -18,8 +18,8 @@ import nbclient
 import nbformat
 import numpy as np
 import pytest
-from PIL import Image
 
+import image_folders
 from command_line import GRADMILL, gradmill
 from conftest import REPOSITORY
 from fenced_blocks import PAGES, Block, Typist, blocks
@@ -96,12 +96,9 @@ def fill(folder: Path) -> None:
     for day in (1, 2):
         structs = [{"bytes": png(each), "path": None} for each in pixels]
         pd.DataFrame({"image": structs}).to_parquet(folder / f"day-{day}.parquet")
-    for at, each in enumerate(pixels):
-        brighter = (each // 2 + 128 * (at % 2)).astype(np.uint8)  # of cats
-        kind = ("dog", "cat")[at % 2]
-        for place in (f"pets/{kind}", f"new-pictures/{kind}", "photos"):
-            (folder / place).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(brighter).save(folder / place / f"{at:03}.png")
+    for place in ("pets", "new-pictures"):
+        image_folders.write(folder / place, {"cat": 100, "dog": 100}, side=28)
+    image_folders.write(folder, {"photos": 200}, side=28)
 
 
 def type_line(line: str) -> "subprocess.CompletedProcess[str]":

@@ -74,8 +74,11 @@ class InputColumn:
     def encode(self, values: Sequence[Any] | NDArray[Any]) -> NDArray[np.float64]:
         """The number or code of each value ``(n,)``; equal values are encoded only once."""
         if self.kind == "number" and not self.part and isinstance(values, np.ndarray) and values.dtype.kind in "iuf":
-            numbers = values.astype(np.float64)
-            return np.where(np.isin(numbers, self._missing_numbers), np.nan, numbers) if self.missing else numbers
+            missing, numbers = np.array(self._missing_numbers), values.astype(np.float64)
+            if values.dtype.kind == "f":  # float32 has no -999.9, but one nearest to it
+                with np.errstate(over="ignore"):
+                    missing = missing.astype(values.dtype)
+            return np.where(np.isin(values, missing), np.nan, numbers)
         encode = self._encode_level if self.kind == "category" else self._encode_number
         encode = self._encode_date if self.part else encode
         values = values.tolist() if isinstance(values, np.ndarray) else values

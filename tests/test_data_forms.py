@@ -24,7 +24,7 @@ from sklearn.preprocessing import OneHotEncoder
 import dated_tables
 import gradmill
 from command_line import typed
-from documents import ask, column, inspect, load, measure, retrain
+from documents import ask, column, inspect, load, measure, retrain, rules
 from gradmill.rows import NO_NUMBER, InputColumn, Part, parse_number
 from prefect_api import use_server
 from table_files import written
@@ -229,6 +229,26 @@ def test_a_table_is_the_same_data_and_gives_the_same_answers_in_any_form(
     if name not in ("american", "german", "CSV without a date"):  # whose rows are others to a version of numbers
         judged = ask("evaluate", "sales", folder, "--artifacts", store)["metrics"]["rmse"]
         assert judged == pytest.approx(figures[0], rel=tolerance)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".feather", ".jsonl", ".xlsx"])
+@pytest.mark.parametrize(("sign", "dtype"), [("-999", float), ("-999.9", float), ("-999.9", np.float32)])
+def test_a_number_stands_for_missing_however_a_format_writes_it(
+    sign: str, dtype: type, suffix: str, tmp_path: Path
+) -> None:
+    """Pandas writes -999 of floats as -999.0, and float32 has no -999.9."""
+    frame = pd.DataFrame({"fee": np.where(np.arange(100) % 10, 1.5, float(sign)).astype(dtype), "y": range(100)})
+    write: dict[str, Callable[[Path], object]] = {
+        ".csv": lambda path: frame.to_csv(path, index=False),
+        ".xlsx": lambda path: frame.astype(float).round(1).to_excel(path, index=False),
+        ".jsonl": lambda path: frame.astype(float).round(1).to_json(path, orient="records", lines=True),
+    }
+    file = tmp_path / f"t{suffix}"
+    write.get(suffix, lambda path: written(path, pa.Table.from_pandas(frame, preserve_index=False)))(file)
+    fee = column(inspect(file, "--missing", sign), "fee")
+    assert (fee["missing"], fee["minimum"]) == (10, 1.5)
+    model = InputColumn("fee", "number", missing=(sign,))
+    assert np.isnan(model.encode(frame["fee"].to_numpy())).sum() == 10
 
 
 @pytest.mark.slow
@@ -458,6 +478,16 @@ def test_numbers_in_text_are_read_in_typed_files_too(suffix: str, tmp_path: Path
     assert (fee["kind"], fee["minimum"], fee["maximum"]) == ("number", 7, 1250.5)
     rows["fee"][98:] = ["", "soon"]
     assert "fee is 'soon' in row 99 of " in inspect(write(file, rows), code=4)["error"]["found"]
+
+
+@pytest.mark.parametrize(("fee", "other"), [("{} %", "63.2"), ("$1,0{:02}", "0.125"), ("$ {}", "1.5e-7")])
+def test_points_in_other_columns_say_that_the_numbers_of_a_file_have_decimal_points(
+    fee: str, other: str, tmp_path: Path
+) -> None:
+    lines = "".join(f"{fee.format(place)};{other};{place}\n" for place in range(100))
+    (tmp_path / "t.csv").write_text("fee;other;y\n" + lines)
+    told = rules(inspect(tmp_path / "t.csv"), "note")["number-form fee"]
+    assert "1,234.5" in told
 
 
 def test_files_of_one_form_are_one_table_though_some_have_whole_numbers_alone(tmp_path: Path) -> None:

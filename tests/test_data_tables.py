@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from command_line import typed
-from documents import inspect
+from documents import column, inspect
 from gradmill.rows import name_level
 from http_stand_ins import answered, played
 from tasks.data import row_hash, statistics
@@ -101,6 +101,20 @@ def test_everything_that_is_wrong_in_a_folder_is_told_at_once(tmp_path: Path) ->
     told_less = {each["rule"] for each in inspect(tmp_path, "--ignore", "only,size", code=4)["findings"]}
     assert {"unreadable-file", "retyped-column"} <= told_less
     assert told_less.isdisjoint({"nested-column", "missing-column"})
+
+
+def test_a_column_without_a_name_is_told_unless_it_is_not_asked_for(tmp_path: Path) -> None:
+    for suffix in (".parquet", ".feather", ".jsonl"):
+        file = written(tmp_path / f"t{suffix}", {"a": range(200), " ": range(200), "y": range(200)})
+        assert "column 2 has no name" in inspect(file, code=4)["error"]["found"]
+        assert column(inspect(file, "--features", "a"), "a")["role"] == "feature"
+
+
+def test_the_row_in_which_json_lines_change_their_kind_is_that_of_the_file(tmp_path: Path) -> None:
+    lines = [json.dumps({"a": f"{row:60}", "y": row if row != 150_000 else "x"}) for row in range(160_000)]
+    (tmp_path / "t.jsonl").write_text("\n".join(lines))  # several of the pieces that Arrow parses
+    error = inspect(tmp_path / "t.jsonl", code=4)["error"]
+    assert "changed from number to string in row 150000" in error["found"]
 
 
 def test_columns_that_are_not_asked_for_cannot_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

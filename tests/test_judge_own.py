@@ -62,6 +62,7 @@ def judged(
 def refused(*judging: Any) -> Evaluation:
     with pytest.raises(GateFailed) as caught:
         judged(*judging)
+    assert isinstance(caught.value, AssertionError)  # which a gate is to whoever calls the flow
     assert isinstance(caught.value.record, Evaluation)
     return caught.value.record
 

@@ -79,7 +79,7 @@ def cluster_with_victim(is_time: Callable[[], bool], **options: Any) -> Iterator
                 time.sleep(0.005)
             victim.kill()
 
-        killer = threading.Thread(target=kill)
+        killer = threading.Thread(target=kill, daemon=True)  # if the test fails, it is never time
         killer.start()
         yield cluster
         killer.join()

@@ -114,6 +114,9 @@ def _infer_kind(table: Table, name: str, request: Request) -> InferredKind:
         return ("parts",)
     if kind == "text":
         return _infer_kind_of_text(table, name)
+    if name in table.durations:
+        found = f"{name} holds durations and is no feature; left out"
+        return kind, note("date", name, found, "convert it to a number, such as seconds, to train on it")
     if kind == "date":
         return kind, note("date", name, f"{name} holds dates or times and is no feature; left out")
     if kind == "number" and _counts_rows(table, name):

@@ -190,7 +190,7 @@ def assign_roles(request: Request, header: Sequence[str]) -> tuple[list[str], tu
     known but missing, or present but unknown.
     """
     options, unread = request.options, request.ignored
-    names = [name for name in header if name not in unread]
+    names = [name for name in header if name not in unread and name.strip()]
     free = [name for name in names if name not in (request.target, request.split.column)]
     features = list(request.taken) or [name for name in free if not options.features or name in options.features]
     others = set(free).difference(features, request.passed_over)
@@ -218,6 +218,10 @@ def _check_names(
         if name not in names:
             found = f"column {name} is {'to be ignored' if name in request.ignored else 'missing'}"
             yield error("missing-column", name, found, TAKEN, "restore it, or keep the new table under another --name")
+    for at, name in enumerate(header, 1):
+        if not (name.strip() or options.features):
+            found, action = f"column {at} has no name", "name it, or list the features with --features"
+            yield error("nameless-column", None, found, "a name for each column", action)
     for name in sorted(new, key=names.index):
         action = f"leave it out with --ignore {name}, which is kept, or give the new table another --name"
         yield error("new-column", name, f"column {name} is new", TAKEN, action)

@@ -18,6 +18,7 @@ from tasks.machine.words import format_names
 PLAIN_FORMS = "1,234.5", "1 234.5", "1'234.5", "1.234,5", "1 234,5", "1'234,5"  # the first that fits a column is used
 SIGN = rf"[+-]?{SPACE}"
 SIGNED = rf"^{SIGN}(?P<before>\p{{Sc}}?){SPACE}{SIGN}\d[\d.,' \x{{a0}}\x{{202f}}]*(?P<after>[%\p{{Sc}}]?)$"
+DECIMAL_POINT = r"^[+-]?(?:\d*\.(?:\d{1,2}|\d{4,})|(?:0*|\d{4,})\.\d{3})(?:[eE][+-]?\d+)?$"
 SAMPLE = 1000  # rows by which it is decided whether a full look is worth the time
 
 
@@ -81,6 +82,11 @@ def find_decimal(candidates: Mapping[str, Candidates], delimiters: Collection[st
     """The decimal comma, if files not delimited by commas have a column that can only be read with it."""
     whole = ([decimal_of(form) for form, share in each.shares.items() if share == 1] for each in candidates.values())
     return "," if "," not in delimiters and any({*each} == {","} for each in whole) else None
+
+
+def has_decimal_points(column: pa.ChunkedArray) -> bool:
+    """Whether plain numbers in text have points that cannot set thousands apart, as in 63.2 but not in 1.234."""
+    return any(pc.any(pc.match_substring_regex(texts, DECIMAL_POINT)).as_py() for texts, _ in _count_texts(column))
 
 
 def choose_form(name: str, candidates: Candidates, decimal: str | None, delimiters: Collection[str]) -> str | Finding:

@@ -114,10 +114,14 @@ def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Ta
     if selection.finds_forms:
         candidates, delimiters = _find_candidates(table, selection), first.delimiters
         decimal = selection.decimal or number_forms.find_decimal(candidates, delimiters)
-        if decimal == "," and delimiters:  # then 1.234 is not the number that was read from CSV
+        is_open = decimal is None and bool(candidates) and "," not in delimiters
+        if delimiters and (decimal == "," or is_open):
             numbers = frozenset(name for name, kinds in reader.kinds.items() if {"number"} in kinds.values())
-            texts = reader.read_again(raw=reader.selection.raw | numbers)
-            candidates |= _find_candidates(texts.map_table(), selection, decimal)
+            texts = reader.read_again(raw=reader.selection.raw | numbers).map_table()
+            if decimal == ",":  # then 1.234 is not the number that was read from CSV
+                candidates |= _find_candidates(texts, selection, decimal)
+            elif any(number_forms.has_decimal_points(texts.data[name]) for name in numbers if texts.is_text(name)):
+                decimal = "."
         found = {name: number_forms.choose_form(name, each, decimal, delimiters) for name, each in candidates.items()}
         findings += [each for each in found.values() if isinstance(each, Finding)]
         if forms := {name: each for name, each in found.items() if isinstance(each, str)}:

@@ -361,7 +361,9 @@ def drop_missing(batch: pa.RecordBatch, texts: Sequence[str]) -> pa.RecordBatch:
         if values is None:
             continue
         plain = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
-        plain = pc.cast(plain, pa.float64() if values is numbers else pa.large_string(), safe=False)
+        if pa.types.is_floating(plain.type):  # float32 has no -999.9, but one nearest to it
+            values = values.cast(plain.type, safe=False).cast(pa.float64())
+        plain = pc.cast(plain, values.type, safe=False)
         is_missing = pc.is_in(plain, values)
         if pc.any(is_missing).as_py():
             batch = batch.set_column(at, batch.schema.names[at], pc.if_else(is_missing, None, plain))
@@ -403,16 +405,25 @@ def json_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.Re
             if dates:  # text that looks like dates
                 table = _parse_json(block, pa.schema([(each.name, pa.string()) for each in dates]))
         except pa.ArrowException as error:
-            said = str(error).splitlines()[0]  # "row" counts within the block
-            reason = re.sub(r"in row (\d+)", lambda match: f"in row {rows + int(match[1])}", said)  # noqa: B023
+            reason = _find_json_fault(block, rows) or str(error).splitlines()[0]
             raise broken_file(name, reason, "one JSON object a line, with values of one kind a column") from error
         rows += len(table)
         yield from table.to_batches()
 
 
-def _parse_json(block: memoryview, schema: pa.Schema | None = None) -> pa.Table:
-    options, source = pa.json.ReadOptions(block_size=PARSED_BYTES), pa.BufferReader(pa.py_buffer(block))
+def _parse_json(block: memoryview, schema: pa.Schema | None = None, parsed_bytes: int = PARSED_BYTES) -> pa.Table:
+    options, source = pa.json.ReadOptions(block_size=parsed_bytes), pa.BufferReader(pa.py_buffer(block))
     return pa.json.read_json(source, options, pa.json.ParseOptions(explicit_schema=schema))
+
+
+def _find_json_fault(block: memoryview, rows: int) -> str:
+    """What is wrong in a block that comes after so many ``rows``; Arrow counts rows from where it began to parse."""
+    try:
+        _parse_json(block, parsed_bytes=len(block) + 1)
+    except pa.ArrowException as error:
+        said = str(error).splitlines()[0]
+        return re.sub(r"in row (\d+)", lambda match: f"in row {rows + int(match[1])}", said)
+    return ""
 
 
 def check_text(head: bytes, name: str) -> None:

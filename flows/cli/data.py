@@ -125,6 +125,8 @@ def _advise_command(parameters: InspectParameters, examined: "Examination[OwnRow
     model = TASKS[schema.task].model if schema else "MODEL"
     options += [] if parameters.target or report.images else ["--target", "COLUMN"]
     name = suggest_name(parameters.source)
+    if (kept := own_data.find_fixed(name)) and schema and (kept.task, kept.target) != (schema.task, schema.target):
+        name = "NAME"  # another model has it
     return shlex.join(["retrain", model, "--name", name, *source, *options])
 
 

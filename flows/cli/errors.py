@@ -25,7 +25,7 @@ CommandLineFault: type[Exception] = typer.BadParameter.__bases__[0]  # base of c
 WHERE = "run again with --debug, which shows where it happened"
 
 # For each error of the system: what is expected, and what to do.
-ELSEWHERE = "or choose another folder with --artifacts"
+ELSEWHERE = "or choose another folder, with --output or --artifacts"
 SPACE = ("free space there", f"free some, {ELSEWHERE}; files are written whole or not at all")
 PERMISSION = ("permission to read and write there", f"fix its permissions, {ELSEWHERE}")
 OPEN_FILES = ("a free file descriptor", "raise the limit (ulimit -n), or give fewer --workers")
@@ -108,7 +108,7 @@ def _refused_by_the_system(error: OSError) -> GradmillError:
             "see that the other side runs, and try again",
         )
     files = [os.fsdecode(file) for file in (error.filename, error.filename2) if isinstance(file, str | bytes)]
-    place = " -> ".join(files)
+    place = " -> ".join(artifact_paths.TEMPORARY.sub("", file) for file in files)  # not the name of a half-written file
     if error.errno is None:  # raised by a library
         found = f"{type(error).__name__}: {reason}{place and f': {place}'}"
         return EnvironmentProblem(found, "a file that the library does not refuse", WHERE)

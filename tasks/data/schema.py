@@ -206,14 +206,17 @@ def _check_names(
     """Columns that are requested or known but missing, and those that are ``new``; ``names`` are those read."""
     options, previous, fixed = request.options, request.previous, request.fixed_split
     known_names = f"one of {format_names(names, SHOWN)}"
-    wanted: dict[str | None, str] = {request.target: "--target", request.split.column: "to split by"}
+    of_target = "--target" if previous is None else "the target"
+    wanted: dict[str | None, str] = {request.target: of_target, request.split.column: "to split by"}
     if previous is None:
         wanted |= dict.fromkeys(options.features, "--features")
         wanted |= dict.fromkeys(options.category, "--category")
     for name, why in wanted.items():
         if name is not None and name not in header:
-            action = suggest_spelling(name, names, "choose one of them")
-            yield error("no-such-column", name, f"no column {name} ({why})", known_names, action)
+            expected, action = known_names, suggest_spelling(name, names, "choose one of them")
+            if previous is not None:
+                expected, action = TAKEN, "add it, or correct its name in the data"
+            yield error("no-such-column", name, f"no column {name} ({why})", expected, action)
     for name in request.taken:
         if name not in names:
             found = f"column {name} is {'to be ignored' if name in request.ignored else 'missing'}"

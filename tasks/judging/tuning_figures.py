@@ -75,7 +75,8 @@ def draw_winner(tuned: TunedSettings, path: Path) -> FileRef:
         axes.plot(losses, [at] * len(losses), "o", color=f"C{at}", alpha=0.5)
         axes.errorbar([mean], [at + 0.2], xerr=[[mean - low], [high - mean]], fmt="D", color=f"C{at}", capsize=4)
     axes.set_yticks(range(2), list(both))
-    title = f"{len(tuned.validation_losses)} seeds, their mean and its 95 % interval"
+    seeds = len(tuned.validation_losses)
+    title = f"{seeds} seeds, their mean and its 95 % interval" if seeds > 1 else "the loss with one seed"
     axes.set(ylim=(1.6, -0.5), xlabel="validation loss", title=title)
     axes.grid(alpha=0.3, axis="x")
     return save(figure, path)

@@ -278,11 +278,13 @@ def restore(url: str, name: str | None = None) -> tuple[str, Snapshot]:
     folder = _open(url)
     known, marker = _list(folder), artifact_paths.restoring()
     begun = marker.read_text(encoding="utf-8", errors="replace") if marker.is_file() else ""
+    if not known:
+        raise UsageError(f"no snapshot in {url}", "what gradmill backup has written", "name another place")
     is_newest = name is None and begun not in known  # the snapshot begun here may no longer be the newest
     if name is None:
-        name = (known[-1] if known else "") if is_newest else begun
+        name = known[-1] if is_newest else begun
     if name not in known:
-        expected = f"one of: {', '.join(known[-5:]) or 'none is there'}"
+        expected = f"one of: {', '.join(known[-5:])}"
         raise UsageError(f"no snapshot {name} in {url}", expected, "name one with --snapshot, or another place")
     snapshot = _read(folder, name)
     if is_newest:

@@ -60,7 +60,9 @@ def test_who_waits_for_a_run_is_told_its_stages_in_order_and_why_it_was_refused(
     assert done.returncode == 3, done.stderr
     assert f"{duty.ui}/runs/flow-run/" in done.stdout + done.stderr, "its page"
     assert "test_loss" in done.stderr
-    done = duty.gradmill("trigger", "linear-weekly", "--param", "force=true", "--wait")
+    # Long enough for the server to hear of its stages while it runs.
+    long = ("--param", "force=true", "--param", "training.num_epochs=500")
+    done = duty.gradmill("trigger", "linear-weekly", *long, "--wait")
     assert done.returncode == 0, done.stderr
     stages = ["download", "validate", "preprocess", "train", "evaluate", "export", "publish", "predict"]
     told = re.findall(rf"(?m)^.+: ({'|'.join(stages)})$", done.stderr)

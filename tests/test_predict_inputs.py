@@ -20,6 +20,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from command_line import plant
+from gradmill.pictures import LARGEST_PIXELS
 from image_folders import drawn, write_idx, write_parquet
 from input_files import idx_bytes, idx_header, png, read, rejected
 from tasks.data.io import batches, inputs, pictures, tabular
@@ -326,6 +327,13 @@ def test_rows_keep_their_numbers_whatever_is_wrong_between_them_and_wherever_blo
     assert np.concatenate([chunk.row_ids for chunk in chunks]).tolist() == [*good]
     np.testing.assert_array_equal(values(chunks), np.reshape([*good.values()], (-1, 2)).astype(np.float32))
     assert rejected(chunks) == bad
+
+
+@pytest.mark.parametrize(
+    ("width", "is_taken"), [(0, False), (1, True), (LARGEST_PIXELS, True), (LARGEST_PIXELS + 1, False)]
+)
+def test_images_are_resized_up_to_the_pixels_that_a_picture_may_have(width: int, is_taken: bool) -> None:
+    assert Pixels(shape=(28, 28), scale=1 / 255, resize="bilinear").accepts("uint8", (1, width)) is is_taken
 
 
 def test_columns_name_the_features_in_the_models_order_one_for_each(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from documents import ask, column, inspect, load, measure, retrain, rules
 from gradmill.rows import NO_NUMBER, InputColumn, Part, parse_number
 from prefect_api import use_server
 from table_files import written
-from tasks.data.io.date_parts import read_dates
+from tasks.data.io.date_parts import find_zone_of_texts, read_dates
 from tasks.data.io.tabular import parse_form
 
 if TYPE_CHECKING:
@@ -115,6 +115,15 @@ def test_a_value_has_the_parts_of_its_date_alone_and_in_a_column_or_is_no_date(
         alone = InputColumn("x", "category", source="when", part=part, form=form, zone=zone)
         other = EAST.astimezone(datetime.UTC)  # the same moment of another zone may stand beside it
         np.testing.assert_array_equal(alone.encode([other, value])[1], of_value)
+
+
+@pytest.mark.parametrize(
+    ("offsets", "zone"),
+    [("Z Z", "UTC"), ("+00:00 Z", "UTC"), ("+02 +02:00", "+02:00"), ("-0530 -05:30", "-05:30"), ("+01 +02", "")],
+)
+def test_dates_in_text_are_in_the_zone_of_their_offset_if_they_have_the_same(offsets: str, zone: str) -> None:
+    texts = pa.array([f"2024-05-01T10:00:00{offset}" for offset in offsets.split()])
+    assert find_zone_of_texts(texts, "") == zone
 
 
 # One table, in the forms that files have it in

@@ -332,6 +332,7 @@ UNFIT: dict[str, tuple[Make, str, str]] = {
     "missing.parquet": (changed(area=None, city=None), "area, city missing", ""),
     "missing.csv": (raw(b"city,id\nUlm,a\n"), "area, garden, zone missing", ""),
     "missing.jsonl": (raw(b'{"city": "Ulm"}\n'), "area, garden, zone missing", ""),
+    "unknown.parquet": (changed(city=["Rome", "Oslo"]), "use --unknown average", ""),
     "dates.parquet": (
         changed(area=pa.array([0, 1], pa.date32()), garden=[[True]] * 2),
         "area of type date32[day], which is not a number; garden of type list", "",

@@ -135,6 +135,11 @@ def test_columns_that_are_not_asked_for_cannot_fail(tmp_path: Path, monkeypatch:
     assert rules(examined(tmp_path, features=["a", "b", "d"]), "error")
 
 
+def test_twenty_values_are_needed_for_their_usual_size() -> None:
+    values = np.array([0.0, np.nan, np.inf, *range(-20, 0)])
+    assert (statistics.median_magnitude(values[1:]), statistics.median_magnitude(values[:-1])) == (10.5, None)
+
+
 def test_a_download_that_is_cut_off_says_how_much_came(tmp_path: Path) -> None:
     pytest.importorskip("aiohttp")
     answer = answered(200, b"a,b\n1,x\n", Content_Length="108")

@@ -13,6 +13,7 @@ from prediction_jobs import expected, predict_rows, table
 from table_files import written
 from tasks.batch import output_dir
 from tasks.batch.output_dir import Output
+from tasks.batch.plan import cut_shards
 from tasks.batch.results import Counts
 from tasks.errors import DataError, UsageError
 from tasks.store import artifact_paths, predictions
@@ -92,3 +93,19 @@ def test_counts_of_two_parts_add_up_though_only_one_of_them_has_a_note_or_a_good
     both = Counts(rows=2, rejects=3, notes={"a": 1, "b": 6}, columns={"area": (1, 0)}, **nothing)
     assert good + bad == bad + good == both
     assert (good + good).columns == {"area": (2, 0)}
+
+
+@pytest.mark.parametrize(
+    ("rows", "at_most", "workers", "sizes"),
+    [
+        (2**17, 2**20, 2, [2**16, 2**16]),
+        (2**17 - 1, 2**20, 2, [2**17 - 1]),
+        (2**18, 87_382, 2, [2**16] * 4),  # and not three
+        (10, 4, 1, [3, 3, 4]),
+    ],
+)
+def test_each_worker_gets_as_many_shards_unless_they_would_be_small(
+    rows: int, at_most: int, workers: int, sizes: list[int]
+) -> None:
+    shards = cut_shards(rows, at_most, workers)
+    assert [shard.stop - shard.start for shard in shards] == sizes

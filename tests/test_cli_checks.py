@@ -118,6 +118,7 @@ def store_and_data(server: str, tmp_path_factory: pytest.TempPathFactory) -> Pat
     (folder / "wrong.csv").write_text(good.to_csv(index=False) + "big,1,flat,1e400\n")
     for name, text in {"empty.csv": "", "deep.jsonl": "[" * 10_000, "null.jsonl": "null\n"}.items():
         (folder / name).write_text(text)
+    good.assign(**{" ": n}).to_parquet(folder / "nameless.parquet")
     np.save(folder / "x.npy", np.ones((2, 3), np.float32))
     image_folders.write(folder / "pictures", {"dark": 40, "light [b]": 40}, channels=3)
     image_folders.write(folder / "pets", {"cat": 50, "owl": 40, "a\nb": 1})
@@ -289,6 +290,8 @@ SAID = {  # the exit code, and what is printed
     "evaluate houses less.csv": "4: column kind is missing",
     "evaluate houses header.csv": "4: holds no rows",
     "evaluate houses null.jsonl": "4: row 0 is null",
+    "retrain houses --data nameless.parquet": "4: column 5 has no name",
+    "evaluate houses nameless.parquet": "0: RMSE",
     "evaluate houses unknown.csv": "4: no column price (the target) | add it, or correct its name in the data",
     "evaluate houses t.csv --time-column dya": "4: no column dya (--time-column)",
     "evaluate houses --time-column day": "2: --time-column day",

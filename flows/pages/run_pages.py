@@ -422,8 +422,8 @@ def _compare_settings(tuned: TunedSettings) -> Iterator[tuple[str, ...]]:
     losses = tuned.validation_losses, tuned.default_losses
     means = [mean_interval(each) if each else None for each in losses]
     seeds = max(map(len, losses))
-    of_seeds = f", mean of {seeds} seeds" if seeds > 1 else ""
-    yield f"validation loss{of_seeds}", *(format_number(each.mean) if each else "none" for each in means)
+    label = f"validation loss, mean of {seeds} seeds" if seeds > 1 else "validation loss"
+    yield label, *(format_number(each.mean) if each else "none" for each in means)
     if seeds > 1:
         yield "its 95 % interval", *(describe_interval(each[1:]) if each else "" for each in means)
 

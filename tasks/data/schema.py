@@ -190,9 +190,10 @@ def assign_roles(request: Request, header: Sequence[str]) -> tuple[list[str], tu
     known but missing, or present but unknown.
     """
     options, unread = request.options, request.ignored
-    names = [name for name in header if name not in unread and name.strip()]
+    names = [name for name in header if name not in unread]
     free = [name for name in names if name not in (request.target, request.split.column)]
-    features = list(request.taken) or [name for name in free if not options.features or name in options.features]
+    wanted = options.features or [name for name in free if name.strip()]
+    features = list(request.taken) or [name for name in free if name in wanted]
     others = set(free).difference(features, request.passed_over)
     ignored = tuple(sorted(unread | others if options.features else unread))
 
@@ -206,26 +207,29 @@ def _check_names(
     """Columns that are requested or known but missing, and those that are ``new``; ``names`` are those read."""
     options, previous, fixed = request.options, request.previous, request.fixed_split
     known_names = f"one of {format_names(names, SHOWN)}"
-    of_target = "--target" if previous is None else "the target"
-    wanted: dict[str | None, str] = {request.target: of_target, request.split.column: "to split by"}
+    wanted: dict[str | None, str] = {request.target: "the target", request.split.column: "to split by"}
     if previous is None:
+        wanted[request.target] = "--target"
         wanted |= dict.fromkeys(options.features, "--features")
         wanted |= dict.fromkeys(options.category, "--category")
     for name, why in wanted.items():
         if name is not None and name not in header:
             expected, action = known_names, suggest_spelling(name, names, "choose one of them")
-            if previous is not None:
+            if previous is not None and name == request.target:
                 expected, action = TAKEN, "add it, or correct its name in the data"
             yield error("no-such-column", name, f"no column {name} ({why})", expected, action)
     for name in request.taken:
         if name not in names:
             found = f"column {name} is {'to be ignored' if name in request.ignored else 'missing'}"
             yield error("missing-column", name, found, TAKEN, "restore it, or keep the new table under another --name")
-    for at, name in enumerate(header, 1):
-        if not (name.strip() or options.features):
-            found, action = f"column {at} has no name", "name it, or list the features with --features"
-            yield error("nameless-column", None, found, "a name for each column", action)
     for name in sorted(new, key=names.index):
+        if not name.strip():
+            found, action = (
+                f"column {header.index(name) + 1} has no name",
+                "name it, or list the features with --features",
+            )
+            yield error("nameless-column", None, found, "a name for each column", action)
+            continue
         action = f"leave it out with --ignore {name}, which is kept, or give the new table another --name"
         yield error("new-column", name, f"column {name} is new", TAKEN, action)
     if fixed and fixed.test != options.test:

@@ -41,8 +41,8 @@ from tasks.store.model_folder import Manifest
 PUBLISHED = {"accuracy": "test_accuracy", "loss": "test_loss", "rmse": "rmse", "r2": "r2"}  # names in a manifest
 # Faults of rows as training data that do not matter in rows to be judged by.
 OF_TRAINING = {
-    "class-gone", "constant-target", "fewer-rows", "new-column", "one-class", "other-scale", "other-split",
-    "rare-class", "split-column", "split-missing", "too-few-rows", "turned-constant", "turned-missing",
+    "class-gone", "constant-target", "fewer-rows", "nameless-column", "new-column", "one-class", "other-scale",
+    "other-split", "rare-class", "split-column", "split-missing", "too-few-rows", "turned-constant", "turned-missing",
 }  # fmt: skip
 CHANGES = {"drift", "other-scale", "turned-missing"}  # from the data that the version was made of: these are reported
 

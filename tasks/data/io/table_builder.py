@@ -114,8 +114,8 @@ def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Ta
     if selection.finds_forms:
         candidates, delimiters = _find_candidates(table, selection), first.delimiters
         decimal = selection.decimal or number_forms.find_decimal(candidates, delimiters)
-        is_open = decimal is None and bool(candidates) and "," not in delimiters
-        if delimiters and (decimal == "," or is_open):
+        is_undecided = decimal is None and bool(candidates) and "," not in delimiters
+        if delimiters and (decimal == "," or is_undecided):
             numbers = frozenset(name for name, kinds in reader.kinds.items() if {"number"} in kinds.values())
             texts = reader.read_again(raw=reader.selection.raw | numbers).map_table()
             if decimal == ",":  # then 1.234 is not the number that was read from CSV

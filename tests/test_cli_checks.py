@@ -291,7 +291,6 @@ SAID = {  # the exit code, and what is printed
     "evaluate houses header.csv": "4: holds no rows",
     "evaluate houses null.jsonl": "4: row 0 is null",
     "retrain houses --data nameless.parquet": "4: column 5 has no name",
-    "evaluate houses nameless.parquet": "0: RMSE",
     "evaluate houses unknown.csv": "4: no column price (the target) | add it, or correct its name in the data",
     "evaluate houses t.csv --time-column dya": "4: no column dya (--time-column)",
     "evaluate houses --time-column day": "2: --time-column day",

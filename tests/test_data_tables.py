@@ -365,6 +365,16 @@ def test_dates_far_from_1970_and_numbers_of_any_size_and_sign_are_in_order(
     assert times[is_test].min() > times[~is_test].max()
 
 
+@pytest.mark.parametrize("form", ["%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M Z"])
+def test_the_latest_rows_are_found_by_dates_in_any_form(form: str, tmp_path: Path) -> None:
+    days = np.datetime64("2023-12-01", "s") + RNG.permutation(DATES) // 10 * DAY
+    written_days = [day.strftime(form) for day in days.astype(object)]
+    found = rows(examined(written(tmp_path / "t.csv", DATED.set_column(1, "day", [written_days])), time_column="day"))
+    is_test = found.split.split_ids == TEST
+    assert (is_test.sum(), found.has_dates) == (0.2 * DATES, True)
+    assert days[is_test].min() > days[~is_test].max()
+
+
 # The hash of a row: as defined in words, and blind to all that is not content
 
 

@@ -17,10 +17,10 @@ import torch
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 from tasks.data.recipe import SplitRule
-from tasks.data.split import SplitAssignment, encode_times
+from tasks.data.split import RowTimes, SplitAssignment, encode_times
 from tasks.data.target import TargetValues
 from tasks.judging import baselines, champion, metrics
-from tasks.judging.metrics import Answers, RowTimes
+from tasks.judging.metrics import Answers
 from tasks.judging.objective import Objective, balance_classes
 from tasks.parameters import Loss
 from tasks.serving.drift import find_worse

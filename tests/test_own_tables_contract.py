@@ -191,6 +191,11 @@ FAULTS: dict[str, tuple[Columns, str, str, str]] = {
     "a number among times": (
         with_y(g=once(every("2024-01-01"), 7, "5")), "--time-column g", "no-moment g", "not a date"
     ),
+    "no time among days": (
+        with_y(g=once(every("12/31/2024", "01/02/2024"), 7, "2024-01-02")), "--time-column g", "no-moment g",
+        "'2024-01-02' in row 7",
+    ),
+    "days or months": (with_y(g=every("01/02/2024", "12/1/2024")), "--time-column g", "date-order g", "31/12/2024"),
     "a window of numbers": (with_y(g=list(N)), "--time-column g --window 7d", "window g", ""),
     "too many levels": (
         {"c": [f"level {at // 2}" for at in range(22_000)], "x": np.arange(22_000) % 991, "y": np.arange(22_000) % 7},

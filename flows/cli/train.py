@@ -301,12 +301,13 @@ def _describe_standing(result: "RetrainReport") -> str:
     pointer = model_folder.read_pointer(result.name) if result.outcome == "published" else None
     if pointer is None or pointer.version != result.version or pointer.previous is None:
         return f"{version}the champion"
-    # The previous champion may be better within the bounds of the gates.
+    # The previous champion may be better within the bounds of the gates, and with grown data it had other test rows.
     now, before = (
         find_headline_figure(model_folder.find_manifest(result.name, each))
         for each in (pointer.version, pointer.previous)
     )
-    return f"{version}the champion in place of version {pointer.previous} ({now}, before {before})"
+    figures = f"{now}; version {pointer.previous} when published: {before}"
+    return f"{version}the champion in place of version {pointer.previous} ({figures})"
 
 
 def list_next_steps(result: "RetrainReport") -> list[str]:

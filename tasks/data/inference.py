@@ -95,7 +95,7 @@ def _kind_of_texts(values: pa.Array) -> str:
         return "number"
     if pc.all(pc.is_in(pc.ascii_lower(values), pa.array(tabular.TRUTH_VALUES))).as_py():
         return "boolean"
-    return "text" if statistics.parse_dates(values) is None else "date"
+    return "text" if date_parts.parse_dates(values) is None else "date"
 
 
 def _infer_kind(table: Table, name: str, request: Request) -> InferredKind:

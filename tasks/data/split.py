@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tasks.data import row_hash, statistics
 from tasks.data.inference import value_kind
-from tasks.data.io import tabular
+from tasks.data.io import date_parts, tabular
 from tasks.data.io.table_builder import SHOWN, Table
 from tasks.data.levels import Levels, find_levels, format_values
 from tasks.data.prepared_splits import hold_out
@@ -21,6 +21,7 @@ from tasks.data.report import Finding, error
 from tasks.data.row_hash import Hashes
 from tasks.data.schema import Request
 from tasks.data.target import TargetValues
+from tasks.machine.arrays import Array
 from tasks.machine.words import pluralize
 
 VALIDATION_SHARE = 0.2
@@ -36,12 +37,20 @@ HOUR = 3_600_000_000  # microseconds
 HOURS = {"h": 1, "d": 24, "w": 7 * 24}
 
 
+class RowTimes(NamedTuple):
+    """The time of each row ``(n,)`` float64, NaN if missing: microseconds since 1970, or another number."""
+
+    values: Array
+    are_dates: bool
+
+
 class SplitAssignment(NamedTuple):
     """The split id of each row ``(n,)`` uint8, and the key by which a validation part is cut, ``(n,)``."""
 
     split_ids: NDArray[np.uint8]
     keys: Hashes
     findings: tuple[Finding, ...] = ()
+    has_dates: bool = False  # keys are of dates
 
     def count(self, split_id: int) -> int:
         """The number of rows in one split."""
@@ -77,8 +86,9 @@ def split_by_column(
     name, fault, missing = str(rule.column), None, None
     if rule.is_by_time:
         times = read_times(column)
-        inputs = encode_times(times)
-        split, fault = split_by_time(inputs, rule.test), check_times(name, column, times, name_row)
+        inputs = encode_times(times.values)
+        split = split_by_time(inputs, rule.test)._replace(has_dates=times.are_dates)
+        fault = check_times(name, column, times.values, name_row)
     else:
         levels = find_levels(column)
         inputs = _hash_names(levels)
@@ -132,12 +142,13 @@ def split_by_names(levels: Levels, keys: Hashes) -> SplitAssignment:
     return split._replace(findings=(error("split-column", None, said, expected, "rename them"),))
 
 
-def read_times(column: pa.ChunkedArray) -> NDArray[np.float64]:
-    """Each time ``(n,)``: a number unchanged, a date as microseconds since 1970; NaN if missing."""
-    if tabular.kind_of(column.type) != "text":
-        return statistics.to_numbers(column)
+def read_times(column: pa.ChunkedArray) -> RowTimes:
+    """The time of each row: a number unchanged, a date as microseconds since 1970."""
+    if (kind := tabular.kind_of(column.type)) != "text":
+        return RowTimes(statistics.to_numbers(column), kind == "date")
     found = find_levels(column)
-    return found.take(np.append(_parse_times(found.used_levels), np.nan))
+    values, are_dates = _parse_times(found.used_levels)
+    return RowTimes(found.take(np.append(values, np.nan)), are_dates)
 
 
 def encode_times(times: NDArray[np.float64]) -> Hashes:
@@ -161,13 +172,17 @@ def decode_times(keys: Hashes) -> NDArray[np.float64]:
     return values
 
 
-def _parse_times(texts: pa.Array) -> NDArray[np.float64]:
-    """Texts ``(n,)`` as numbers, or else as microseconds since 1970; NaN if neither fits all of them."""
+def _parse_times(texts: pa.Array) -> RowTimes:
+    """Texts as numbers, or else as dates of one form, with offsets in UTC; all NaN if neither fits all of them."""
     numbers = tabular.parse_numbers(texts)
     if numbers.null_count == texts.null_count:
-        return tabular.to_numbers(numbers)
-    dates = statistics.parse_dates(texts)
-    return np.full(len(texts), np.nan) if dates is None else tabular.to_numbers(dates)
+        return RowTimes(tabular.to_numbers(numbers), are_dates=False)
+    dates = date_parts.parse_dates(texts)
+    if dates is None and len(forms := date_parts.find_common_forms(texts)) == 1:
+        dates = pa.array(date_parts.read_dates(texts, forms[0], "UTC").moments)
+    if dates is None:
+        return RowTimes(np.full(len(texts), np.nan), are_dates=False)
+    return RowTimes(tabular.to_numbers(dates), are_dates=True)
 
 
 def check_times(
@@ -178,12 +193,17 @@ def check_times(
     if not is_text or not (np.isnan(times) & pc.is_valid(column).to_numpy()).any():
         return None
     texts = find_levels(column).used_levels.drop_null()
-    no_times = (each for each in texts if np.isnan(_parse_times(pa.array([each]))).any())
-    text = next(no_times, texts[-1])  # or they are times of two kinds
+    action = f"rewrite them, or split without --time-column {name}"
+    if len(forms := date_parts.find_common_forms(texts)) > 1:
+        found = f"{name} holds dates such as {texts[0].as_py()[:SHOWN]!r}, which {' and '.join(forms)} both fit"
+        return error("date-order", name, found, "dates of one order, such as 2024-12-31", action)
+    are_dates = (~date_parts.read_dates(texts, form).is_invalid for form in date_parts.find_likely_forms(texts))
+    are_times = max(tabular.parse_numbers(texts).is_valid().to_numpy(False), *are_dates, key=np.count_nonzero)
+    text = texts[int(np.append(np.flatnonzero(~are_times), -1)[0])]  # the last, if some times have a zone
     row = pc.index(column.cast(pa.string()), text).as_py()
     found = f"{name} is not a date or time: {text.as_py()[:SHOWN]!r} in {name_row(row)}"
-    expected = "numbers, or dates such as 2024-12-31 or 2024-12-31T23:59:59, with a zone in all or in none"
-    return error("no-moment", name, found, expected, f"rewrite them, or split without --time-column {name}")
+    expected = "numbers, or dates of one form, such as 2024-12-31T23:59:59 or 31.12.2024, all with a zone or none"
+    return error("no-moment", name, found, expected, action)
 
 
 def check_min_rows(split: SplitAssignment) -> Iterator[Finding]:
@@ -207,7 +227,7 @@ def keep_window(table: Table, targets: TargetValues, request: Request) -> Target
         found = f"{column} holds numbers, and --window {window} counts hours, days or weeks"
         action = "write them as 2024-12-31T23:59:59, or leave --window out"
         return targets._replace(findings=(*targets.findings, error("window", column, found, "dates or times", action)))
-    times = read_times(targets.of_column(table.data[column]))
+    times = read_times(targets.of_column(table.data[column])).values
     width = float(window[:-1]) * HOURS[window[-1]] * HOUR
     is_inside = ~(times <= np.fmax.reduce(times, initial=-np.inf) - width)
     is_known = targets.is_known.copy()

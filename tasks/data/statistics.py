@@ -29,16 +29,6 @@ def to_numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
     return np.concatenate([np.empty(0), *map(tabular.to_numbers, column.chunks)])
 
 
-def parse_dates(texts: pa.Array) -> pa.Array | None:
-    """ISO 8601 texts as timestamps, all with a time zone or all without; None if any is not a date."""
-    for zone in (None, "UTC"):
-        try:
-            return texts.cast(pa.timestamp("us", zone))
-        except pa.ArrowInvalid:
-            continue
-    return None
-
-
 class ColumnStats(NamedTuple):
     """Statistics of a column."""
 

@@ -173,7 +173,7 @@ def _split_rows(
         lossy=tuple(at for at, (_, is_exact) in enumerate(done) if not is_exact),
         ordering=ordering,
         profiles=tuple(profiles),
-        has_dates=rule.is_by_time and value_kind(table, str(rule.column)) == "date",
+        has_dates=split.has_dates,
     )
     return rows, findings
 
@@ -207,12 +207,15 @@ def _describe(
         f"{pluralize(unlabelled, 'row')} without a target left out" if unlabelled else "",
     ]
     names = table.data.column_names
+    has_dates = rows is not None and rows.has_dates
     return DataReport(
         name=name,
         summary="; ".join(filter(None, summary)),
         rows=num_rows,
         files=num_files,
-        columns=tuple(parallel.map_in_threads(lambda each: _describe_column(table, each, request, features), names)),
+        columns=tuple(
+            parallel.map_in_threads(lambda each: _describe_column(table, each, request, features, has_dates), names)
+        ),
         target=request.target,
         classes=dict(zip(targets.class_names, targets.count_classes().tolist(), strict=True)),
         **(rows.report_split() if rows else {}),
@@ -222,10 +225,12 @@ def _describe(
     )
 
 
-def _describe_column(table: Table, name: str, request: Request, features: Features) -> ColumnReport:
-    """One column with its role, its kind, its missing values, and its range or levels."""
+def _describe_column(table: Table, name: str, request: Request, features: Features, has_dates: bool) -> ColumnReport:
+    """One column with its role, its kind, its missing values, and its range or levels; whether the split is by date."""
     kinds = {column.input_name: "date" if column.part else column.kind for column in features.columns}
     kind = kinds.get(name) or features.left_out.get(name) or value_kind(table, name)
+    if has_dates and name == request.split.column:  # in whatever form
+        kind = "date"
     role = {request.split.column: "split", request.target: "target"}.get(
         name, "feature" if name in kinds else "left out"
     )

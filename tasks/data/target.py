@@ -66,7 +66,7 @@ def read_target(table: Table, request: Request, task: TaskName | None) -> Target
         if is_text:
             action = "correct them, or use softmax-regression for classes"
             what = f"text, such as {table.example_of_text(target)}"
-        expected = "numbers such as 1234.5" if task == "regression" else "classes"
+        expected = "numbers such as 1234.5" if task == "regression" else "numbers or classes"
         return _read_nothing(table, error("target-kind", target, f"the target {target} is {what}", expected, action))
     if task == "regression":
         targets = _read_numbers(table, target)

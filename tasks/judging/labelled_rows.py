@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 
 from tasks.data import image_dataset, row_hash
-from tasks.data.inference import value_kind
 from tasks.data.io.discovery import find_table
 from tasks.data.io.images import LabelledImages
 from tasks.data.io.table_builder import build_table
@@ -21,13 +20,13 @@ from tasks.data.recipe import SplitRule
 from tasks.data.report import DataReport, Finding, UnfitData, require_fit
 from tasks.data.schema import ImageSchema, Request, Schema, find_schema
 from tasks.data.schema import require_columns as require_header
-from tasks.data.split import TRAINING, check_times, read_times
+from tasks.data.split import TRAINING, RowTimes, check_times, read_times
 from tasks.data.table_dataset import examine_table, make_selection
 from tasks.errors import DataError, UsageError
 from tasks.judging import metrics
 from tasks.judging.champion import score_by_session
 from tasks.judging.evaluation_result import EvaluationResult, PeriodMetrics
-from tasks.judging.metrics import Answers, RowTimes, find_row_times, number_units
+from tasks.judging.metrics import Answers, find_row_times, number_units
 from tasks.judging.objective import Objective
 from tasks.machine.arrays import Array
 from tasks.machine.run_messages import print_message
@@ -199,7 +198,7 @@ def _read_table(manifest: Manifest, schema: Schema, source: str, time: str | Non
     if time is not None:
         _require_time_column(time, table.data.column_names)
         column = table.data[time].filter(is_known := rows.targets.is_known)
-        moments = RowTimes(read_times(column), value_kind(table, time) == "date")
+        moments = read_times(column)
         places = np.flatnonzero(is_known)
         if fault := check_times(time, column, moments.values, lambda row: table.name_row(int(places[row]))):
             raise UnfitData((fault,))

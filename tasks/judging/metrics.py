@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tasks.data.recipe import SplitRule
-from tasks.data.split import decode_times
+from tasks.data.split import RowTimes, decode_times
 from tasks.judging.evaluation_result import PeriodMetrics, RowMetrics
 from tasks.judging.objective import Objective
 from tasks.machine.arrays import Array
@@ -122,7 +122,7 @@ def compute_label_figures(sums: Array) -> Array:
 
 
 def measure_by_period(
-    answers: Answers, moments: "RowTimes", units: Array | None = None, in_time: bool = False
+    answers: Answers, moments: RowTimes, units: Array | None = None, in_time: bool = False
 ) -> Iterator[PeriodMetrics]:
     """The metrics of each period that has rows, in order; if ``in_time``, each period has its own blocks as units."""
     names, of_row = cut_periods(moments)
@@ -158,13 +158,6 @@ def bin_by_confidence(answers: Answers) -> CalibrationBins:
 
 
 # Rows by the period in which their time lies: about a dozen periods, whatever the span
-
-
-class RowTimes(NamedTuple):
-    """The time of each row ``(n,)`` float64, NaN if missing: microseconds since 1970, or another number."""
-
-    values: Array
-    are_dates: bool
 
 
 def find_row_times(keys: Array, dataset: Splits) -> RowTimes | None:

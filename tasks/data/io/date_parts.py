@@ -152,6 +152,23 @@ def _find_seconds(offset: str) -> int:
 # The dates of a column about which nothing is known
 
 
+def parse_dates(texts: pa.Array) -> pa.Array | None:
+    """ISO 8601 texts as timestamps, all with a time zone or all without; None if any is not a date."""
+    for zone in (None, "UTC"):
+        try:
+            return texts.cast(pa.timestamp("us", zone))
+        except pa.ArrowInvalid:
+            continue
+    return None
+
+
+def find_common_forms(texts: pa.Array) -> list[str]:
+    """The forms other than ISO 8601 in which all texts have dates; several if day and month could be exchanged."""
+    likely = find_likely_forms(texts)
+    found = [form for form in likely if not read_dates(texts, form).is_invalid.any()]
+    return [] if "" in found else found  # times of day, which fit every form
+
+
 def find_form(levels: Levels, name: str) -> str | Finding | None:
     """The form in which text has dates, judged by its levels, or what is wrong with it; None if it has none.
 

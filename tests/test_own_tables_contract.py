@@ -228,6 +228,7 @@ WARNINGS: dict[str, tuple[Columns, str, str]] = {
     "a far mean": (with_y(c=1.7e9 + 3 * X), "warning", "offset c"),
     "rows at odds": ({"x": N // 2, "y": Y}, "warning", "equal-rows"),
     "one pair at odds": ({"x": once(X, 399, X[0]), "y": Y}, "note", "equal-rows"),
+    "numbers of rows": ({"c": 1000 - N[:100], "x": X[:100], "y": Y[:100]}, "warning", "counts-rows c"),
     "a class given away": ({"x": X, "c": every("is a", "is b"), "y": every("a", "b")}, "warning", "predicts-alone c"),
 }  # fmt: skip
 

@@ -19,6 +19,7 @@ from tasks.machine import parallel
 from tasks.machine.words import format_names, pluralize
 
 FEW_ROWS = 200
+MIN_COUNTED = 100  # rows; fewer whole numbers without a gap may well be years or ranks
 SINGLE_LEVELS, OF_FEW_ROWS = 0.5, 0.9  # share of rows with a level of their own, above which a column is taken for ids
 MOSTLY = 0.5  # share of values that people read as numbers or dates, from which a finding says that they are text
 FORMAT_PATTERNS = {
@@ -139,7 +140,7 @@ def _names_rows(table: Table, name: str, kind: str) -> bool:
 def _counts_rows(table: Table, name: str) -> bool:
     """Whether a column of numbers may be an id: another whole number in every row, and hardly any left out."""
     low, high = table.limits(name)
-    if not FEW_ROWS <= len(table.data) <= high - low + 1 < 2 * len(table.data):
+    if not MIN_COUNTED <= len(table.data) <= high - low + 1 < 2 * len(table.data):
         return False
     values = statistics.to_numbers(table.data[name])  # a missing value does not equal itself
     return np.array_equal(values, np.floor(values)) and np.bincount((values - low).astype(np.int64)).max() <= 1

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,18 @@ def test_output_is_a_folder_or_file_in_no_models_folder_and_in_artifacts_only_be
             Output.locate(str(path))
     else:
         assert Output.locate(str(path)) in (Output(folder=path), Output(file=path))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system needs root")
+@pytest.mark.parametrize("where", ["", "new", "deep/new.csv"])
+def test_where_nothing_can_be_written_there_is_no_output(where: str, tmp_path: Path) -> None:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", tmp_path]).returncode:
+        pytest.skip("no tmpfs can be mounted here")
+    try:
+        with pytest.raises(UsageError, match="cannot be written to"):
+            Output.locate(str(tmp_path / where))
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
 
 
 def test_counts_of_two_parts_add_up_though_only_one_of_them_has_a_note_or_a_good_row() -> None:

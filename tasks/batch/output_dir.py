@@ -44,7 +44,8 @@ class Output(NamedTuple):
 
         Raises:
             UsageError: it is no path, it is in a job's or a model's folder or in a part of artifacts/ that is not for
-                predictions, or something is there that is neither a folder nor the kind of file that its name says.
+                predictions, something is there that is neither a folder nor the kind of file that its name says, or
+                the folder where it is to be cannot be written to.
         """
         if output is None:
             return cls()
@@ -66,6 +67,8 @@ class Output(NamedTuple):
             kind, is_right = ("file", there.is_file()) if is_file and there == path else ("folder", there.is_dir())
             if not is_right:
                 raise UsageError(f"{there} is not a {kind}", f"a {kind}", action)
+            if not os.access(folder := there if there.is_dir() else there.parent, os.W_OK):
+                raise UsageError(f"{folder} cannot be written to", "a folder that you may write to", action)
         except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, ~nobody, a null byte
             raise UsageError(f"--output {output}: {error}", "a path to a folder", action) from error
         return cls(file=path) if is_file else cls(folder=path)

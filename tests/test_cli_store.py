@@ -44,11 +44,11 @@ def test_rollback_holds_and_freezes_and_promote_lifts_the_hold(candidates: list[
     page = typed("models").stdout
     assert ("1 h" in page, NAME in page) == (True, True), "whole names, though a pipe has no width"
     artifact_paths.champion(NAME).write_text("{")
-    moves("promote 3", True, 3, 1, [], changed=True)  # the history knows that it is frozen
-    damage(artifact_paths.version(NAME, 1) / "model.onnx", 100)
-    for move in (f"promote {NAME} 1", f"rollback {NAME}"):
+    moves("promote 3", True, 3, 2, [1], changed=True)  # the history knows that it is frozen, and 1 held
+    damage(artifact_paths.version(NAME, 2) / "model.onnx", 100)
+    for move in (f"promote {NAME} 2", f"rollback {NAME}"):
         refused(4, move, "model.onnx has changed")
-    assert champion() == (3, 1, [])
+    assert champion() == (3, 2, [1])
 
 
 @pytest.mark.parametrize(

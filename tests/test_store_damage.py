@@ -319,15 +319,36 @@ def test_promote_of_the_champion_repairs_pointer_and_configuration(
 
 
 @pytest.mark.parametrize(
-    "harm", [lambda: artifact_paths.champion(NAME).write_bytes(b"\xff{"), partial(point, without="held")]
+    "harm",
+    [
+        lambda: artifact_paths.champion(NAME).write_bytes(b"\xff{"),
+        lambda: artifact_paths.champion(NAME).unlink(),
+        partial(point, without="held"),
+    ],
 )
-def test_every_command_on_a_broken_pointer_is_exit_4_until_promote(harm: Callable[[], object]) -> None:
+def test_every_command_on_a_broken_or_lost_pointer_is_exit_4_until_promote(
+    harm: Callable[[], object], tmp_path: Path
+) -> None:
     harm()
-    for command in (f"models {NAME}", "models", f"verify {NAME}", f"verify {NAME} 1", f"rollback {NAME}"):
+    for command in (f"models {NAME}", "models", f"verify {NAME}", f"show {NAME}", f"backup {tmp_path / 'backup'}"):
         refused(4, command, artifact_paths.champion(NAME), f"gradmill promote {NAME}")
     assert typed("promote", NAME, "1").returncode == 0
     assert typed("verify", NAME).returncode == 0
     assert champion() == (1, None, [])
+
+
+@pytest.mark.parametrize("lose", [Path.unlink, lambda path: path.write_bytes(b"{")])
+def test_promote_that_repairs_a_pointer_holds_what_was_rolled_back_from(
+    lose: Callable[[Path], object], candidates: list[Contender]
+) -> None:
+    """The history says so, as it says what was promoted since."""
+    candidates[2].publish()
+    pointer.rollback(NAME, and_freeze=False)
+    pointer.rollback(NAME, and_freeze=False)
+    pointer.promote(NAME, 2)
+    lose(artifact_paths.champion(NAME))
+    pointer.promote(NAME, 1)
+    assert champion() == (1, 2, [3])
 
 
 def test_a_stale_triton_configuration_is_found_and_repaired_by_the_sweep() -> None:

@@ -221,7 +221,7 @@ def test_names_that_are_none_or_of_others_end_no_listing_and_no_backup(
     found = state.read().names
     runs = {name: len(each.runs) for name, each in found.items()}
     assert runs == {NAME: 2, "new-other": 0, "other": 1, f"tune-{NAME}": 1}, "a search is no retrain"
-    assert [fault.kind for fault in found["new-other"].faults] == ["version"]
+    assert [fault.kind for fault in found["new-other"].faults] == ["champion", "version"]
     assert not found["other"].faults
     assert f'gradmill_champion_version{{name="{NAME}"}}' in typed("metrics").stdout
 

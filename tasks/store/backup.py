@@ -206,12 +206,14 @@ def _list_model(name: str) -> Iterator[Path]:
     They include the champion's test rows, if these are here, because predict labels them by default.
 
     Raises:
-        DataError: a file is not as it was published, or row digests are missing, which cannot be recreated.
+        DataError: a file is not as it was published, the pointer is missing, or row digests, which cannot be recreated.
     """
-    current = model_folder.find_champion(name)
+    current, numbers = model_folder.find_champion(name), model_folder.list_versions(name)
     if current:  # restore would refuse a pointer that does not fit
         verification.verify_pointer(name, current)
-    for number in model_folder.list_versions(name):
+    elif numbers:
+        raise model_folder.lost_pointer_error(name)
+    for number in numbers:
         verification.verify_version(name, number)
         yield from artifact_paths.version(name, number).iterdir()
         data = model_folder.find_manifest(name, number).dataset

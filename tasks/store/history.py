@@ -147,6 +147,16 @@ def list_demotions(name: str) -> dict[int, str]:
     return found
 
 
+def list_held(name: str) -> set[int]:
+    """The versions that were rolled back from and not promoted since; it raises as ``list_changes`` does."""
+    held = set[int]()
+    for change in list_changes(name):
+        if not change.interrupted:
+            held |= {*change.versions} if change.what == "rolled back" else set()
+            held.discard(change.champion or 0)
+    return held
+
+
 def highest_number(name: str, noted: Iterable[Change]) -> int:
     """The highest version number ever given, according to the folders, the pointer and the changes in ``noted``.
 

@@ -228,6 +228,12 @@ def find_champion(name: str) -> ChampionPointer | None:
     )
 
 
+def lost_pointer_error(name: str) -> DataError:
+    """Versions are kept, but no pointer: it was lost, or the first publication was killed just before its end."""
+    found, action = f"{artifact_paths.champion(name)} is missing", f"gradmill promote {name} VERSION"
+    return DataError(found, f"a pointer to one of the versions of {name}", action)
+
+
 def find_manifest(name: str, number: int) -> Manifest:
     """The manifest of one version; it raises as ``read_manifest`` does."""
     return read_manifest(artifact_paths.version(name, number))
@@ -286,17 +292,17 @@ def resolve_version(name: str, number: int | None) -> int:
 
     Raises:
         UsageError: there is no such model or version.
+        DataError: the pointer to the champion is damaged or lost.
         EnvironmentProblem: a restore, which may bring it, was begun here and not finished.
     """
     kept = require_versions(name)
-    if number is None and (current := find_champion(name)):
-        return current.version
     if number in kept:
         return number
+    if number is None and (current := find_champion(name)):
+        return current.version
     locks.refuse_half_restored()
     if number is None:
-        action = f"gradmill promote {name} VERSION makes one the champion"
-        raise UsageError(f"{name} has no champion", "a published version", action)
+        raise lost_pointer_error(name)
     known = ", ".join(map(str, kept))
     raise UsageError(f"{name} has no version {number}", f"one of: {known}", f"see gradmill models {name}")
 

@@ -274,8 +274,10 @@ def _read_documents(state: StoreState, of_name: NameState, only: Collection[Kind
     with state.collect_faults("version", model, name):
         of_name.numbers = model_folder.list_versions(name)
     if "champion" in only:
-        with state.collect_faults("champion", artifact_paths.champion(name), name):
+        with state.collect_faults("champion", model, name):
             of_name.pointer = model_folder.find_champion(name)
+            if of_name.numbers and not of_name.pointer:
+                raise model_folder.lost_pointer_error(name)
     for number in of_name.numbers if "version" in only else ():
         with state.collect_faults("version", folder := artifact_paths.version(name, number), name):
             of_name.versions.append(_read_version(folder, _fingerprint_files(folder)))

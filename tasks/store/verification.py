@@ -25,8 +25,7 @@ def verify(name: str, number: int) -> list[str]:
     verify_version(name, number)
     pointer = model_folder.find_champion(name)
     if pointer is None:
-        found = f"{artifact_paths.champion(name)} is missing"
-        raise DataError(found, "a pointer to a version", f"gradmill promote {name} VERSION")
+        raise model_folder.lost_pointer_error(name)
     verify_pointer(name, pointer)
     verify_previous(name, pointer)
     config = model_folder.find_manifest(name, pointer.version).triton_config

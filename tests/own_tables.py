@@ -106,8 +106,10 @@ def score(weights: dict[str, Array], recipe: Columns, row: Array) -> Array:
 
 
 def _effect(column: Column, effects: Any, value: float) -> Array:
-    by_code: dict[Any, Array] = {code: next(effects) for code, count in enumerate(column.counts) if count >= 10}
-    rare = [code for code, count in enumerate(column.counts) if count < 10]
+    by_code: dict[Any, Array] = {
+        code: next(effects) for code, count in enumerate(column.counts) if count >= column.rare
+    }
+    rare = [code for code, count in enumerate(column.counts) if count < column.rare]
     if any(column.counts[code] for code in rare):
         by_code |= dict.fromkeys(rare, next(effects))
     if column.num_missing:

@@ -229,6 +229,7 @@ WARNINGS: dict[str, tuple[Columns, str, str]] = {
     "rows at odds": ({"x": N // 2, "y": Y}, "warning", "equal-rows"),
     "one pair at odds": ({"x": once(X, 399, X[0]), "y": Y}, "note", "equal-rows"),
     "numbers of rows": ({"c": 1000 - N[:100], "x": X[:100], "y": Y[:100]}, "warning", "counts-rows c"),
+    "levels of few rows": (with_y(c=every(*[f"level {at}" for at in range(50)])), "warning", "rare-levels c"),
     "a class given away": ({"x": X, "c": every("is a", "is b"), "y": every("a", "b")}, "warning", "predicts-alone c"),
 }  # fmt: skip
 
@@ -237,6 +238,15 @@ WARNINGS: dict[str, tuple[Columns, str, str]] = {
 def test_what_is_odd_is_said_and_stops_nothing(case: str, tmp_path: Path) -> None:
     columns, severity, rule = WARNINGS[case]
     assert rule in rules(inspect(written(tmp_path / "t.parquet", columns)), severity)
+
+
+def test_levels_of_few_rows_have_weights_of_their_own_where_that_is_requested(tmp_path: Path) -> None:
+    effects = RNG.normal(size=50)[N % 50]
+    path = written(tmp_path / "t.csv", {"c": [f"level {at % 50}" for at in N], "x": X, "y": effects + X + 0.1 * Y})
+    together, apart = (inspect(path, *given.split()) for given in ("", "--min-level-rows 3"))
+    assert together["reference_loss"] > 0.2 * together["baseline_loss"]
+    assert apart["reference_loss"] < 0.05 * apart["baseline_loss"]
+    assert not rules(apart, "warning")
 
 
 def test_an_ordinary_table_has_no_warning(tmp_path: Path) -> None:

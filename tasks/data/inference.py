@@ -48,7 +48,7 @@ def infer_features(table: Table, request: Request) -> Features:
     for name, (kind, *found) in zip(names, kinds, strict=True):
         findings += found
         if kind == "category":
-            of_name, *found = _find_category(table, name, request.known.get(name))
+            of_name, *found = _find_category(table, name, request.known.get(name), request.options.min_level_rows)
             columns += of_name
             findings += found
         elif kind in ("number", "boolean"):
@@ -223,7 +223,9 @@ def _tell_of_parts(table: Table, names: Collection[str]) -> Iterator[Finding]:
         yield note("date-parts", None, found, "a model under another --name learns from their months, weekdays, hours")
 
 
-def _find_category(table: Table, name: str, known: Column | None) -> tuple[list[Column], *tuple[Finding, ...]]:
+def _find_category(
+    table: Table, name: str, known: Column | None, rare: int
+) -> tuple[list[Column], *tuple[Finding, ...]]:
     """The column with its levels, unless there are too many; and a finding about these, or about new levels."""
     old, levels = known.levels if known else (), table.levels(name)
     now = extend_levels(old, levels.names()) if levels.num_used <= MOST_LEVELS else ()
@@ -231,7 +233,7 @@ def _find_category(table: Table, name: str, known: Column | None) -> tuple[list[
         action = f"group its values, or leave it out with --ignore {name} (and another --name if a version takes it)"
         found, expected = f"{name} has {number:,} levels", f"at most {MOST_LEVELS:,}"
         return [], error("too-many-levels", name, found, expected, action)
-    columns = [Column(name=name, kind="category", levels=now)]
+    columns = [Column(name=name, kind="category", levels=now, rare=rare)]
     if known and (new := now[len(old) :]):
         return columns, warning("new-levels", name, f"{name} has new levels: {format_names(new, 10)}")
     return (columns,)

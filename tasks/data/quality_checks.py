@@ -15,6 +15,7 @@ from tasks.machine.arrays import Array
 from tasks.machine.words import format_number, pluralize
 
 MUCH_MISSING = 0.1
+MANY_RARE = 0.02  # share of the training rows
 OFFSET = 1000  # deviations; what float32 leaves of a number that far from 0 is worth a thousandth of one
 ALONE = 0.999  # share of the target's variance, or of the rows, that one column must explain alone
 MIN_ROWS = 20  # needed to report this
@@ -53,6 +54,21 @@ def check_columns(
             found = f"{name} is {format_number(each.mean, 6)} on average, varying by {format_number(each.deviation)}"
             action = f"subtract an offset from it, or leave it out with --ignore {name}"
             yield warning("offset", name, f"{found}: too little for float32", action)
+
+
+def check_rare_levels(columns: Sequence[Column], features: Array, is_training: Array) -> Iterator[Finding]:
+    """Categories in which many training rows have a rare level, although their effects may differ."""
+    for column, values in zip(columns, features, strict=True):
+        if column.kind != "category" or column.part:
+            continue
+        counts = np.bincount(values[is_training & ~np.isnan(values)].astype(np.int64))
+        rare = counts[(counts > 0) & (counts < column.rare)]
+        share = rare.sum() / max(1, np.count_nonzero(is_training))
+        if len(rare) > 1 and share > MANY_RARE:
+            found = f"{column.name} has {len(rare):,} levels with fewer than {column.rare} training rows, in "
+            found += f"{100 * share:.3g} % of these rows: they share one weight"
+            action = "try --min-level-rows 3, or group the levels" if column.rare > 3 else "group the levels"
+            yield warning("rare-levels", column.name, found, action)
 
 
 def check_duplicate_columns(columns: Sequence[Column], features: Array, sample: RowNumbers) -> Iterator[Finding]:

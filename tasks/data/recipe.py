@@ -27,7 +27,7 @@ UNNAMED_INDEX = "Unnamed: 0"
 INDEX_NAMES = UNNAMED_INDEX, "__index_level_0__"
 DESCRIBED = {"name", "kind", "levels", "source", "part", "zone"}  # fields of a column that consumers need
 FIXED = DESCRIBED | {"form"}  # fields of a column that version 1 fixes
-RARE = 10  # training rows below which a level shares its weight with the other rare ones
+RARE = 10  # training rows below which a level shares its weight with the other rare ones, unless the user says another
 
 
 def unless_empty(default: Any) -> Any:
@@ -57,20 +57,21 @@ class Column(PersistedRecord):
     mean: float | None = None  # of numbers and booleans (0 or 1) in the training part; replaces missing values
     scale: float = Field(1.0, gt=0)  # a number's standard deviation there; 1 for booleans and constants
     counts: tuple[int, ...] = ()  # training rows of each level
+    rare: int = Field(RARE, exclude_if=lambda rows: rows == RARE)  # below how many of them a level is rare
     num_missing: int = 0  # training rows without a value
     has_missing: bool = False  # whether any row of either split has no value
 
     def weight_indices(self) -> NDArray[np.int64]:
         """The weight of each code, ``(levels + 2,)``: those of the levels, of a missing value, of an unknown code.
 
-        Levels with at least ``RARE`` training rows have their own weight, in order; then all other levels share one,
+        Levels with at least ``rare`` training rows have their own weight, in order; then all other levels share one,
         and then a missing value has its own, each only if a training row has it. -1 stands for no weight, which means
         the average effect, and is also used for a part of dates that no training row has.
         """
         import numpy as np
 
         counts = np.array(self.counts, np.int64)
-        common = counts >= RARE
+        common = counts >= self.rare
         shared, has_rare = common.sum(), counts[~common].any()
         of_levels = np.where(common, np.cumsum(common) - 1, shared if has_rare else -1)
         if self.part:

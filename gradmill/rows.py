@@ -149,7 +149,7 @@ class InputColumn:
 
 def describe_fault(kind: Kind, value: Any, code: float, form: str, part: str) -> str:
     """Describe, in words, why a value of such a column is invalid, given the ``code`` that it was encoded as."""
-    shown = repr(value.strip()[:SHOWN]) if isinstance(value, str) else str(value)[:SHOWN]
+    shown = repr(value[:SHOWN]) if isinstance(value, str) else str(value)[:SHOWN]
     if np.isnan(code):
         return "missing"
     if part:

@@ -160,6 +160,8 @@ WRONG_VALUES: list[tuple[dict[str, Any], str]] = [
     ({"rooms": 7.0}, "rooms is 7.0, a level that the model has not seen"),
     ({"garden": "maybe"}, "garden is 'maybe', neither true nor false"),
     ({"garden": 2}, "garden is 2, neither true nor false"),
+    ({"garden": " True "}, "garden is ' True ', neither true nor false"),
+    ({"city": "Köln "}, "city is 'Köln ', a level that the model has not seen"),
 ]
 ROW_WITHOUT = {name: value for name, value in ROWS[0].items() if name not in ("city", "rooms")}
 NO_ROWS = "not a mapping, mappings, a pandas or polars DataFrame, or an Arrow table"

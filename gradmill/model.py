@@ -139,9 +139,9 @@ class Model:
         """The classes, by name, or numbers ``(n,)`` predicted for rows.
 
         ``rows`` of a table are a mapping, a list of mappings, a pandas or polars DataFrame, or an Arrow table. A
-        missing value is None, NaN, NaT or ``pandas.NA``; with ``unknown`` "average" a level that the model has not seen
-        has the average effect. Pictures are a uint8 array ``(n, height, width)`` or ``(n, height, width, 3)``, or
-        paths.
+        missing value is None, NaN, NaT or ``pandas.NA``, or empty text except in a category; with ``unknown`` "average"
+        a level that the model has not seen has the average effect. Pictures are a uint8 array ``(n, height, width)`` or
+        ``(n, height, width, 3)``, or paths.
 
         Raises:
             ValueError: a column is missing, or a value does not fit its column.

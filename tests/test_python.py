@@ -131,6 +131,7 @@ def test_one_mapping_is_one_row_and_no_rows_are_none(published: Path) -> None:
     text = {"area": " 98.5 ", "city": "Köln", "garden": "TRUE", "rooms": "3"}
     assert model.predict(text) == first
     assert model.predict(text | {"area": "", "garden": "1"}) == model.predict(ROWS[0] | {"area": None})
+    assert model.predict(text | {"garden": "  "}) == model.predict(ROWS[0] | {"garden": None})
 
 
 @pytest.mark.parametrize(
@@ -161,6 +162,7 @@ WRONG_VALUES: list[tuple[dict[str, Any], str]] = [
     ({"garden": "maybe"}, "garden is 'maybe', neither true nor false"),
     ({"garden": 2}, "garden is 2, neither true nor false"),
     ({"garden": " True "}, "garden is ' True ', neither true nor false"),
+    ({"city": ""}, "city is '', a level that the model has not seen"),
     ({"city": "Köln "}, "city is 'Köln ', a level that the model has not seen"),
 ]
 ROW_WITHOUT = {name: value for name, value in ROWS[0].items() if name not in ("city", "rooms")}

@@ -37,7 +37,7 @@ def load(name: str, artifacts: str | Path | None = None, version: int | None = N
     Raises:
         DataError: there is no such model or version, or it is not as it was published.
     """
-    root = find_root(artifacts)
+    root, name = find_root(artifacts), str(name)  # may be None, from a variable that is not set
     folder = next((each for each in (root / "models" / name, root / name) if (each / CHAMPION).is_file()), None)
     if folder is None or Path(name).name != name:
         found = f"there is no model {name!r} in {root}"
@@ -138,10 +138,10 @@ class Model:
     def predict(self, rows: Any, unknown: Unknown = "reject") -> NDArray[Any]:
         """The classes, by name, or numbers ``(n,)`` predicted for rows.
 
-        ``rows`` of a table are a mapping, a list of mappings, a pandas or polars DataFrame, or an Arrow table. A
-        missing value is None, NaN, NaT or ``pandas.NA``, or empty text except in a category; with ``unknown`` "average"
-        a level that the model has not seen has the average effect. Pictures are a uint8 array ``(n, height, width)`` or
-        ``(n, height, width, 3)``, or paths.
+        ``rows`` of a table are a mapping (or a pandas Series, such as ``df.iloc[0]``), a list of mappings, a pandas or
+        polars DataFrame, or an Arrow table. A missing value is None, NaN, NaT or ``pandas.NA``, or empty text except in
+        a category; with ``unknown`` "average" a level that the model has not seen has the average effect. Pictures are
+        a uint8 array ``(n, height, width)`` or ``(n, height, width, 3)``, or paths.
 
         Raises:
             ValueError: a column is missing, or a value does not fit its column.

@@ -5,7 +5,7 @@ number.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from decimal import Decimal
@@ -276,7 +276,7 @@ def name_level(value: Any) -> str:
 def encode_rows(rows: Any, columns: Mapping[str, InputColumn], unknown: Unknown = "reject") -> NDArray[np.float32]:
     """Encode rows as ``(n, columns)``: a mapping, mappings, a pandas or polars DataFrame, or an Arrow table.
 
-    Columns that the model does not take are ignored.
+    A pandas Series counts as a mapping. Columns that the model does not take are ignored.
 
     Raises:
         ValueError: a column is missing, or a value does not fit its column.
@@ -298,9 +298,13 @@ def encode_rows(rows: Any, columns: Mapping[str, InputColumn], unknown: Unknown 
 def _take_columns(rows: Any, columns: Mapping[str, InputColumn]) -> Iterable[Sequence[Any] | NDArray[Any]]:
     """The source values of each column, in order."""
     needed = [*dict.fromkeys(column.input_name for column in columns.values())]
+    if hasattr(rows, "to_dict") and not hasattr(rows, "columns"):  # a pandas Series, such as df.iloc[0]
+        rows = rows.to_dict()
     if isinstance(rows, Mapping):
         rows = [rows]
-    names = getattr(rows, "column_names", getattr(rows, "columns", None))  # of Arrow; of pandas and polars
+    names = None
+    if isinstance(rows, Sized):  # unlike a polars LazyFrame
+        names = getattr(rows, "column_names", getattr(rows, "columns", None))  # of Arrow; of pandas and polars
     if names is None:
         rows = list(rows) if isinstance(rows, Iterable) and not isinstance(rows, str | np.ndarray) else [rows]
         if wrong := [row for row in rows if not isinstance(row, Mapping)]:

@@ -5,13 +5,17 @@ It needs numpy and onnxruntime (and Pillow for paths of pictures), which are imp
 
 from typing import TYPE_CHECKING, Any
 
-from gradmill.errors import DataError, Refused
+from gradmill.errors import DataError, GradmillError, Refused
 
 if TYPE_CHECKING:
     from gradmill.model import Model, load
     from gradmill.training import fit
 
-__all__ = ["DataError", "Model", "Refused", "fit", "load"]
+__all__ = ["DataError", "GradmillError", "Model", "Refused", "fit", "load"]
+
+
+def __dir__() -> list[str]:
+    return __all__  # including those that are not imported yet, for completion in notebooks
 
 
 def __getattr__(name: str) -> Any:

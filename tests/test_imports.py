@@ -106,6 +106,7 @@ def modules_after(statement: str) -> set[str]:
 
 
 LEARNING = "from tasks.networks import training; training.ConciseSGD([], 0.1).step()"
+NAMED = ["DataError", "GradmillError", "Model", "Refused", "fit", "load"]  # though some are imported later
 STORE = "model_folder, verification, mirror_sync, housekeeping, pointer"
 
 
@@ -115,6 +116,7 @@ STORE = "model_folder, verification, mirror_sync, housekeeping, pointer"
         ("from flows.cli import app", "torch prefect onnxruntime pyarrow fsspec numpy PIL"),
         (f"from tasks.store import {STORE}", "numpy PIL"),
         ("import flows.doctor", "numpy torch onnxruntime"),
+        (f"import gradmill; assert dir(gradmill) == {NAMED}; gradmill.GradmillError", "numpy onnxruntime"),
         (f"import tasks.judging.task; {LEARNING}", "torch._dynamo torchmetrics scipy"),
         pytest.param(
             "import flows.retrain", "torch matplotlib onnx onnxruntime scipy jinja2 pandas", marks=pytest.mark.slow

@@ -38,6 +38,8 @@ def fit(frame: Any, target: str, name: str, model: str | None = None, **options:
     """
     if not NAME.fullmatch(name):
         raise ValueError(f"name {name!r} is not of lower-case letters a to z, digits and hyphens, at most 63")
+    if "data" in options:
+        raise GradmillError("a frame and --data", "one of the two", "leave data out, or run gradmill retrain")
     root = find_root(options.get("artifacts"))
     path = _keep_frame(frame, root / "datasets" / name)
     data = ["--data", str(path), "--target", target]

@@ -410,14 +410,14 @@ def test_rows_of_every_kind_are_kept_by_their_content_and_options_are_named_as_o
     assert training._as_options(options | {"window": None}) == words.split()
 
 
-def test_a_name_that_none_can_have_and_rows_that_are_no_frame_are_refused_before_anything_is_written(
-    artifacts: Path,
-) -> None:
+def test_what_cannot_be_fitted_is_refused_before_anything_is_written(artifacts: Path) -> None:
     for name in ("../houses", "Houses", ""):
         with pytest.raises(ValueError, match="is not of lower-case letters"):
             gradmill.fit(pd.DataFrame(FRAME), "area", name)
     with pytest.raises(TypeError, match="a frame is dict, not a pandas or polars DataFrame, or an Arrow table"):
         gradmill.fit({"a": [1, 2]}, "a", "houses")
+    with pytest.raises(gradmill.GradmillError, match="a frame and --data\nexpected: one of the two"):
+        gradmill.fit(pd.DataFrame(FRAME), "area", "houses", data="houses.csv")
     assert not [path for path in artifacts.rglob("*") if path.is_file()]
 
 

@@ -66,22 +66,38 @@ def _as_options(options: dict[str, Any]) -> list[str]:
 
 
 def _keep_frame(frame: Any, folder: Path) -> Path:
-    """Write a frame to a Parquet file named by its content; the previous one remains until this is trained on."""
-    if not any(hasattr(frame, name) for name in ("to_parquet", "write_parquet", "schema")):
+    """Write a frame to a Parquet file named by its content; the previous one remains until this is trained on.
+
+    Raises:
+        TypeError: the rows have another type.
+        DataError: Parquet cannot hold the rows.
+    """
+    if not any(hasattr(frame, name) for name in ("to_parquet", "write_parquet", "column_names")):
         raise TypeError(f"a frame is {type(frame).__name__}, not a pandas or polars DataFrame, or an Arrow table")
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as temporary:
         written = Path(temporary) / "frame.parquet"
-        if hasattr(frame, "to_parquet"):
-            frame.to_parquet(written, index=False)
-        elif hasattr(frame, "write_parquet"):
-            frame.write_parquet(written)
-        else:
-            from pyarrow import parquet
-
-            parquet.write_table(frame, written)
+        try:
+            _write_frame(frame, written)
+        except (ImportError, OSError):
+            raise
+        except Exception as error:  # pandas, polars and pyarrow raise their own types
+            found = f"the frame cannot be written to Parquet: {'; '.join(map(str, error.args))}"
+            expected = "one type in each column, and columns with different names"
+            raise DataError(found, expected, "convert or rename the columns, or leave them out") from error
         path = folder / f"frame-{hashlib.sha256(written.read_bytes()).hexdigest()[:16]}.parquet"
         return written.replace(path)
+
+
+def _write_frame(frame: Any, path: Path) -> None:
+    if hasattr(frame, "to_parquet"):
+        frame.to_parquet(path, index=False)
+    elif hasattr(frame, "write_parquet"):
+        frame.write_parquet(path)
+    else:
+        from pyarrow import parquet
+
+        parquet.write_table(frame, path)
 
 
 def remove_frames(folder: Path) -> None:

@@ -414,8 +414,14 @@ def test_what_cannot_be_fitted_is_refused_before_anything_is_written(artifacts: 
     for name in ("../houses", "Houses", ""):
         with pytest.raises(ValueError, match="is not of lower-case letters"):
             gradmill.fit(pd.DataFrame(FRAME), "area", name)
-    with pytest.raises(TypeError, match="a frame is dict, not a pandas or polars DataFrame, or an Arrow table"):
-        gradmill.fit({"a": [1, 2]}, "a", "houses")
+    for rows in ({"a": [1, 2]}, pl.LazyFrame({"a": [1, 2]})):
+        said = f"a frame is {type(rows).__name__}, not a pandas or polars DataFrame, or an Arrow table"
+        with pytest.raises(TypeError, match=said):
+            gradmill.fit(rows, "a", "houses")
+    twice = pd.DataFrame([[1, 2]], columns=["a", "a"])
+    for frame in (pd.DataFrame({"a": [1, "x"]}), twice, pl.DataFrame({"a": pl.Series([object()], dtype=pl.Object)})):
+        with pytest.raises(gradmill.DataError, match=r"the frame cannot be written to Parquet: .*\nexpected: one type"):
+            gradmill.fit(frame, "a", "houses")
     with pytest.raises(gradmill.GradmillError, match="a frame and --data\nexpected: one of the two"):
         gradmill.fit(pd.DataFrame(FRAME), "area", "houses", data="houses.csv")
     assert not [path for path in artifacts.rglob("*") if path.is_file()]

@@ -43,13 +43,15 @@ def fit(frame: Any, target: str, name: str, model: str | None = None, **options:
     root = find_root(options.get("artifacts"))
     path = _keep_frame(frame, root / "datasets" / name)
     data = ["--data", str(path), "--target", target]
-    if model is None and not (root / "models" / name / CHAMPION).is_file():
-        advised = _run("inspect", *data[1:], *_as_options({"artifacts": root}))
-        words = shlex.split(advised["command"])
-        model = words[words.index("retrain") + 1]
-    chosen = [name] if model is None else [model, "--name", name]
-    answer = _run("retrain", *chosen, *data, *_as_options(options | {"artifacts": root}))
-    remove_frames(path.parent)
+    try:
+        if model is None and not (root / "models" / name / CHAMPION).is_file():
+            advised = _run("inspect", *data[1:], *_as_options({"artifacts": root}))
+            words = shlex.split(advised["command"])
+            model = words[words.index("retrain") + 1]
+        chosen = [name] if model is None else [model, "--name", name]
+        answer = _run("retrain", *chosen, *data, *_as_options(options | {"artifacts": root}))
+    finally:
+        remove_frames(path.parent)
     fitted = load(name, root)
     fitted.outcome = answer["outcome"]
     return fitted

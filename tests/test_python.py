@@ -390,7 +390,7 @@ def test_a_script_beside_modules_named_as_ours_fits_and_is_refused(artifacts: Pa
     source = load(artifacts / "datasets" / "houses" / "source.json")["source"]
     assert source.startswith("datasets/houses/frame-")
     artifacts.rename(tmp_path / "moved")
-    assert (tmp_path / "moved" / source).is_file()
+    assert [*(tmp_path / "moved").rglob("frame-*")] == [tmp_path / "moved" / source], "none of those that were refused"
 
 
 def test_rows_of_every_kind_are_kept_by_their_content_and_options_are_named_as_on_the_command_line(
@@ -410,7 +410,7 @@ def test_rows_of_every_kind_are_kept_by_their_content_and_options_are_named_as_o
     assert training._as_options(options | {"window": None}) == words.split()
 
 
-def test_what_cannot_be_fitted_is_refused_before_anything_is_written(artifacts: Path) -> None:
+def test_what_cannot_be_fitted_is_refused_and_leaves_no_file(artifacts: Path) -> None:
     for name in ("../houses", "Houses", ""):
         with pytest.raises(ValueError, match="is not of lower-case letters"):
             gradmill.fit(pd.DataFrame(FRAME), "area", name)
@@ -424,6 +424,8 @@ def test_what_cannot_be_fitted_is_refused_before_anything_is_written(artifacts: 
             gradmill.fit(frame, "a", "houses")
     with pytest.raises(gradmill.GradmillError, match="a frame and --data\nexpected: one of the two"):
         gradmill.fit(pd.DataFrame(FRAME), "area", "houses", data="houses.csv")
+    with pytest.raises(gradmill.DataError, match="no column is left to predict area from"):
+        gradmill.fit(pd.DataFrame(FRAME), "area", "houses")
     assert not [path for path in artifacts.rglob("*") if path.is_file()]
 
 

@@ -26,9 +26,10 @@ def fit(frame: Any, target: str, name: str, model: str | None = None, **options:
 
     ``model`` is "linear-regression" or "softmax-regression"; by default a name keeps its model, and a new name gets
     what ``gradmill inspect`` recommends. ``options`` are those of ``gradmill retrain``: ``weight_decay="auto"`` means
-    ``--weight-decay auto``, a list repeats its option, and True means an option without a value. The rows are stored in
-    ``datasets/`` for later retrains of the name, without a DataFrame's index. ``Model.outcome`` is "published",
-    "unchanged", or "judged" if the name is frozen: the result is then the previous champion.
+    ``--weight-decay auto``, a list has whole names or values (text is split at commas), and True means an option
+    without a value. The rows are stored in ``datasets/`` for later retrains of the name, without a DataFrame's index.
+    ``Model.outcome`` is "published", "unchanged", or "judged" if the name is frozen: the result is then the previous
+    champion.
 
     Raises:
         TypeError: the rows have another type.
@@ -60,11 +61,18 @@ def fit(frame: Any, target: str, name: str, model: str | None = None, **options:
 def _as_options(options: dict[str, Any]) -> list[str]:
     words = []
     for option, given in options.items():
-        for value in given if isinstance(given, list | tuple) else [given]:
+        for value in map(_quote, given) if isinstance(given, list | tuple) else [given]:
             flag = f"--{option.replace('_', '-')}"
             if value is not None and value is not False:
                 words.append(flag if value is True else f"{flag}={value}")
     return words
+
+
+def _quote(value: Any) -> Any:
+    """An element of a list, in quotes if it is text that the command would split or strip."""
+    if isinstance(value, str) and re.search('^ |[,"\r\n]', value):
+        return '"' + value.replace('"', '""') + '"'
+    return value
 
 
 def _keep_frame(frame: Any, folder: Path) -> Path:

@@ -410,6 +410,13 @@ def test_rows_of_every_kind_are_kept_by_their_content_and_options_are_named_as_o
     assert training._as_options(options | {"window": None}) == words.split()
 
 
+def test_elements_of_a_list_are_whole_names_of_columns_whatever_they_contain(artifacts: Path) -> None:
+    names = ["area, m2", ' "size", in cm', '5" wide', "two\nlines"]
+    frame = pd.DataFrame([[1.0] * 5], columns=[*names, "price"])
+    with pytest.raises(gradmill.DataError, match=r"^no column other \(--features\)"):
+        gradmill.fit(frame, "price", "houses", "linear-regression", features=[*names, "other"])
+
+
 def test_what_cannot_be_fitted_is_refused_and_leaves_no_file(artifacts: Path) -> None:
     for name in ("../houses", "Houses", ""):
         with pytest.raises(ValueError, match="is not of lower-case letters"):

@@ -21,15 +21,15 @@ NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 OURS = Path(__file__).parents[1]  # where this package's flows and tasks are
 
 
-def fit(frame: Any, target: str, name: str, model: str | None = None, **options: Any) -> Model:
+def fit(frame: Any, target: str, name: str, model: str | None = None, **options: Any) -> Model | None:
     """Train, judge and publish a model of a pandas or polars DataFrame, or an Arrow table.
 
     ``model`` is "linear-regression" or "softmax-regression"; by default a name keeps its model, and a new name gets
     what ``gradmill inspect`` recommends. ``options`` are those of ``gradmill retrain``: ``weight_decay="auto"`` means
     ``--weight-decay auto``, a list has whole names or values (text is split at commas), and True means an option
     without a value. The rows are stored in ``datasets/`` for later retrains of the name, without a DataFrame's index.
-    ``Model.outcome`` is "published", "unchanged", or "judged" if the name is frozen: the result is then the previous
-    champion.
+    ``Model.outcome`` is "published", "unchanged", or "judged" if the name is frozen or ``no_publish`` is given: the
+    model passed the gates, and the result is the previous champion, or None if the name has none.
 
     Raises:
         TypeError: the rows have another type.
@@ -53,6 +53,8 @@ def fit(frame: Any, target: str, name: str, model: str | None = None, **options:
         answer = _run("retrain", *chosen, *data, *_as_options(options | {"artifacts": root}))
     finally:
         remove_frames(path.parent)
+    if answer["champion"] is None:
+        return None
     fitted = load(name, root)
     fitted.outcome = answer["outcome"]
     return fitted

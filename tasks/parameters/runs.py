@@ -242,7 +242,7 @@ class PredictParameters(ParameterModel):
     )
     id_columns: Names = declare_field(
         (),
-        "Columns of a table, or of pictures in Parquet, to copy as id_COLUMN.",
+        "Columns of a table, or of pictures in Parquet, to copy as text to id_COLUMN.",
         flag="--id-column",
         empty="row and source only",
     )

@@ -21,7 +21,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 OURS = Path(__file__).parents[1]  # where this package's flows and tasks are
 
 
-def fit(frame: Any, target: str, name: str, model: str | None = None, **options: Any) -> Model | None:
+def fit(frame: Any, target: str, name: str, model: str | None = None, **options: Any) -> Model:
     """Train, judge and publish a model of a pandas or polars DataFrame, or an Arrow table.
 
     ``model`` is "linear-regression" or "softmax-regression"; by default a name keeps its model, and a new name gets
@@ -29,7 +29,7 @@ def fit(frame: Any, target: str, name: str, model: str | None = None, **options:
     ``--weight-decay auto``, a list has whole names or values (text is split at commas), and True means an option
     without a value. The rows are stored in ``datasets/`` for later retrains of the name, without a DataFrame's index.
     ``Model.outcome`` is "published", "unchanged", or "judged" if the name is frozen or ``no_publish`` is given: the
-    model passed the gates, and the result is the previous champion, or None if the name has none.
+    result is then the previous champion.
 
     Raises:
         TypeError: the rows have another type.
@@ -42,10 +42,14 @@ def fit(frame: Any, target: str, name: str, model: str | None = None, **options:
     if "data" in options:
         raise GradmillError("a frame and --data", "one of the two", "leave data out, or run gradmill retrain")
     root = find_root(options.get("artifacts"))
+    is_new = not (root / "models" / name / CHAMPION).is_file()
+    if is_new and options.get("no_publish"):
+        action = "leave no_publish out, or run gradmill retrain with --no-publish"
+        raise GradmillError(f"no_publish, and no version of {name}", "a model that can be returned", action)
     path = _keep_frame(frame, root / "datasets" / name)
     data = ["--data", str(path), "--target", target]
     try:
-        if model is None and not (root / "models" / name / CHAMPION).is_file():
+        if model is None and is_new:
             advised = _run("inspect", *data[1:], *_as_options({"artifacts": root}))
             words = shlex.split(advised["command"])
             model = words[words.index("retrain") + 1]
@@ -53,8 +57,6 @@ def fit(frame: Any, target: str, name: str, model: str | None = None, **options:
         answer = _run("retrain", *chosen, *data, *_as_options(options | {"artifacts": root}))
     finally:
         remove_frames(path.parent)
-    if answer["champion"] is None:
-        return None
     fitted = load(name, root)
     fitted.outcome = answer["outcome"]
     return fitted

@@ -81,7 +81,7 @@ def test_help_shows_every_default() -> None:
 
 def test_help_shows_the_limits_of_a_value() -> None:
     shown = rows("retrain")
-    assert "10 softmax, 3 linear; at least 1; at most 10000]" in shown["--epochs"]
+    assert "10 softmax, 3 linear; on your own data found by rule; at least 1; at most 10000]" in shown["--epochs"]
     assert "0.0; at least 0; below 1]" in shown["--dropout"]
     assert "above 0]" in shown["--lr"]
 

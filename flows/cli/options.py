@@ -154,7 +154,7 @@ class Value(NamedTuple):
         if self.option.empty or isinstance(default, bool) or self.field.is_required():  # a flag has no default
             default = self.option.empty
         elif default is None:
-            default = self.model.describe_default(self.name, Use.BOOK)
+            default = self.model.describe_default(self.name, Use.EVERY)
         elif self.is_list:
             default = ",".join(map(str, default))
         about = (*self.field.metadata, *_walk_annotation(self.field.annotation))

@@ -384,7 +384,8 @@ GLOBS = {
 def test_a_glob_gives_each_file_once_and_those_in_the_folders_that_it_matches(pattern: str, tmp_path: Path) -> None:
     """Links to folders are followed where the input names them, and no rejects of predictions are rows."""
     (tmp_path / "in/day/deep").mkdir(parents=True)
-    for name in (*EVERYTHING, "in/day/.hidden.npy", "in/day/notes.txt", "in/day/_rejects.parquet", "in/day/_job.json"):
+    others = (".hidden.npy", "~$c.npy", "notes.txt", "_rejects.parquet", "_job.json")
+    for name in (*EVERYTHING, *(f"in/day/{other}" for other in others)):
         (tmp_path / name).write_bytes(b"rows")
     (tmp_path / "link").symlink_to("in/day/deep")
     assert found_paths(tmp_path / pattern) == [tmp_path / name for name in GLOBS[pattern]]

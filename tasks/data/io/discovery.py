@@ -36,6 +36,7 @@ GZIP = ".gz"
 MAX_BUFFERED = 128 * 2**20  # bytes of an Arrow file, of which one record batch may be all
 PARTIAL_SUFFIXES = (".tmp", ".part", ".partial", ".filepart", ".crdownload")  # of what somebody is still writing
 LISTED = 3  # names that a message has
+HIDDEN = (".", "~$")  # beginnings of names; the latter of the file that Excel keeps while a workbook is open
 CLOSED_FOLDERS, LINKS, IRREGULAR = "closed-folder", "links", "irregular"
 WORDS = {
     CLOSED_FOLDERS: "left out folders that cannot be read",
@@ -381,7 +382,7 @@ def walk_files(path: Path, left_out: LeftOut) -> Iterator[tuple[str, dict[str, b
 def _match_entry(name: str, patterns: Patterns) -> tuple[Patterns, bool, bool]:
     """The patterns for what lies below an entry; whether the entry is found; whether it is named.
 
-    Hidden entries match only patterns that explicitly say so.
+    Hidden entries and Excel's lock files match only patterns that explicitly say so.
     """
     below, is_found, is_named, waiting = Patterns(), False, False, [*patterns]
     while waiting:
@@ -389,7 +390,7 @@ def _match_entry(name: str, patterns: Patterns) -> tuple[Patterns, bool, bool]:
         first = pattern[0] if pattern else "**"
         if first == "**" and len(pattern) > 1:  # it also stands for no folder at all
             waiting.append(pattern[1:])
-        if fnmatch.fnmatchcase(name, first) and (name[0] != "." or first[0] == "."):
+        if fnmatch.fnmatchcase(name, first) and (first.startswith(HIDDEN) or not name.startswith(HIDDEN)):
             below.add(pattern if first == "**" else pattern[1:])
             is_found |= len(pattern) < 2
             is_named |= len(pattern) == 1

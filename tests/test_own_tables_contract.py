@@ -251,7 +251,8 @@ def test_levels_of_few_rows_have_weights_of_their_own_where_that_is_requested(tm
 
 def test_an_ordinary_table_has_no_warning(tmp_path: Path) -> None:
     noise = np.random.default_rng(1).normal(0, 1, ROWS)
-    assert inspect(written(tmp_path / "t.csv", {"x": X, "t": X > 0.5, "y": X + noise}))["findings"] == []
+    table = {"x": X, "year": every(2007, 2008, 2009), "t": X > 0.5, "y": X + noise}
+    assert inspect(written(tmp_path / "t.csv", table))["findings"] == []
 
 
 @pytest.mark.parametrize("name", ["", "--name linear-regression", "--name softmax-regression"])

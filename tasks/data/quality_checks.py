@@ -1,7 +1,7 @@
 """Checks for oddities in encoded rows: some stop the run, most are only reported."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,18 +16,19 @@ from tasks.machine.words import format_number, pluralize
 
 MUCH_MISSING = 0.1
 MANY_RARE = 0.02  # share of the training rows
-OFFSET = 1000  # deviations; what float32 leaves of a number that far from 0 is worth a thousandth of one
+OFFSET = 1000  # deviations between 0 and numbers that float32 rounds; from 3000 on ``parity_float64`` refused models
 ALONE = 0.999  # share of the target's variance, or of the rows, that one column must explain alone
 MIN_ROWS = 20  # needed to report this
 FEW_CONFLICTS = 0.02  # share of the rows: every table has some pairs of equal rows, and a few are no reason to warn
 
 
 def check_columns(
-    columns: Sequence[Column], num_rows: int, num_training: int, stats: Sequence[ColumnStats]
+    columns: Sequence[Column], num_rows: int, num_training: int, stats: Sequence[ColumnStats], lossy: Collection[int]
 ) -> Iterator[Finding]:
     """What is odd about each column by itself, and whether there are more numbers than rows to learn from.
 
-    More numbers than rows fit the training part whatever it contains.
+    More numbers than rows fit the training part whatever it contains. ``lossy`` is as in ``OwnRows``: an offset costs
+    nothing where float32 holds all digits, as it does those of years.
     """
     numbers = sum(column.kind != "category" for column in columns)
     if numbers >= num_training > 0:
@@ -35,7 +36,7 @@ def check_columns(
         found += "any target can be fitted to so few rows"
         yield warning("few-rows", None, found, "get more rows, name --features, or try --weight-decay auto")
     first = {column.source: column for column in reversed(columns) if column.part}
-    for column, each in zip(columns, stats, strict=True):
+    for at, (column, each) in enumerate(zip(columns, stats, strict=True)):
         name, missing = column.input_name, each.num_missing
         if column.part and column is not first[name]:
             continue  # for dates only missing values are odd, and all parts have the same ones
@@ -45,12 +46,7 @@ def check_columns(
         elif missing > MUCH_MISSING * num_rows:
             found = f"{name} is missing in {100 * missing / num_rows:.3g} % of the rows"
             yield warning("missing-values", name, found)
-        if (
-            column.kind == "number"
-            and not column.part
-            and not each.is_constant
-            and abs(each.mean) > OFFSET * each.deviation
-        ):
+        if at in lossy and not each.is_constant and abs(each.mean) > OFFSET * each.deviation:
             found = f"{name} is {format_number(each.mean, 6)} on average, varying by {format_number(each.deviation)}"
             action = f"subtract an offset from it, or leave it out with --ignore {name}"
             yield warning("offset", name, f"{found}: too little for float32", action)

@@ -130,6 +130,7 @@ def _split_rows(
     places = range(len(columns))
     done = parallel.map_in_threads(lambda at: encode_column(table, columns[at], targets, features[at]), places)
     findings = [finding for finding, _ in done if finding]
+    lossy = tuple(at for at, (_, is_exact) in enumerate(done) if not is_exact)
 
     hashing = parallel.start(row_hash.hash_rows, columns, features)
     split, inputs = None, list[HashInputs]([row_hash.hash_inputs(targets.values, targets.class_names)])
@@ -153,7 +154,7 @@ def _split_rows(
     if not any(each.is_error for each in split.findings):  # otherwise the sides tell nothing
         findings += check_min_rows(split)
         findings += check_rare_classes(targets, split.split_ids == TRAINING, target)
-    findings += quality_checks.check_columns(columns, num_rows, split.count(TRAINING), stats)
+    findings += quality_checks.check_columns(columns, num_rows, split.count(TRAINING), stats, lossy)
     findings += quality_checks.check_rare_levels(columns, features, split.split_ids == TRAINING)
     findings += quality_checks.check_duplicate_columns(columns, features, sample)
     findings += quality_checks.check_leaks(columns, features, targets, sample)
@@ -171,7 +172,7 @@ def _split_rows(
         rule=rule,
         split=split,
         digests=digests,
-        lossy=tuple(at for at, (_, is_exact) in enumerate(done) if not is_exact),
+        lossy=lossy,
         ordering=ordering,
         profiles=tuple(profiles),
         has_dates=split.has_dates,

@@ -228,6 +228,10 @@ WARNINGS: dict[str, tuple[Columns, str, str]] = {
     "a far mean": (with_y(c=1.7e9 + 3 * X), "warning", "offset c"),
     "rows at odds": ({"x": N // 2, "y": Y}, "warning", "equal-rows"),
     "one pair at odds": ({"x": once(X, 399, X[0]), "y": Y}, "note", "equal-rows"),
+    **{
+        f"text such as {form.format(1)}": (with_y(c=[form.format(at + 1234) for at in N]), "warning", "looks-like c")
+        for form in ("USD {:,}.50", "{:,} EUR", "({:,})", "01 Jan {}", "12-OCT-{}")
+    },
     "numbers of rows": ({"c": 1000 - N[:100], "x": X[:100], "y": Y[:100]}, "warning", "counts-rows c"),
     "levels of few rows": (with_y(c=every(*[f"level {at}" for at in range(50)])), "warning", "rare-levels c"),
     "a class given away": ({"x": X, "c": every("is a", "is b"), "y": every("a", "b")}, "warning", "predicts-alone c"),

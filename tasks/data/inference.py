@@ -22,9 +22,13 @@ FEW_ROWS = 200
 MIN_COUNTED = 100  # rows; fewer whole numbers without a gap may well be years or ranks
 SINGLE_LEVELS, OF_FEW_ROWS = 0.5, 0.9  # share of rows with a level of their own, above which a column is taken for ids
 MOSTLY = 0.5  # share of values that people read as numbers or dates, from which a finding says that they are text
+CURRENCY = "([$€£¥]|USD|EUR|GBP|JPY|CNY|CHF|CAD|AUD|INR)"  # three letters in general would be codes of products, too
+NUMBER = r"-?(\d{1,3}([.,'\x{a0}\x{202f}]\d{3})+|\d+)([.,]\d+)?"
+DAY = r"\d{1,2}[./-]\d{1,2}[./-](\d{2}|\d{4})|\d{4}/\d{1,2}/\d{1,2}"
+MONTH = "(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
 FORMAT_PATTERNS = {
-    ("numbers", "1234.5"): r"^[$€£¥]?\s?-?(\d{1,3}([.,'\x{a0}\x{202f}]\d{3})+|\d+)([.,]\d+)?\s?[%$€£¥]?$",
-    ("dates", "2024-12-31"): r"^(\d{1,2}[./-]\d{1,2}[./-](\d{2}|\d{4})|\d{4}/\d{1,2}/\d{1,2})([ T]\d{1,2}:.*)?$",
+    ("numbers", "1234.5"): rf"^\(?{CURRENCY}?\s?{NUMBER}\s?(%|{CURRENCY})?\)?$",
+    ("dates", "2024-12-31"): rf"(?i)^({DAY}|\d+[ -]{MONTH}[ -]\d+|{MONTH} \d+,? \d+)([ T]\d+:.*)?$",
 }
 InferredKind = tuple[str, *tuple[Finding, ...]]  # number, boolean, category, parts, date, id or unfit; findings
 

@@ -144,7 +144,7 @@ class Model:
         a uint8 array ``(n, height, width)`` or ``(n, height, width, 3)``, or paths.
 
         Raises:
-            ValueError: a column is missing, or a value does not fit its column.
+            ValueError: a column is missing, or a value does not fit its column or is too large to predict from.
         """
         outputs = self._run(self._encode(rows, unknown))
         return np.array(self.classes)[outputs["label"]] if self.classes else outputs["prediction"]
@@ -194,7 +194,11 @@ class Model:
         (source,), names = self._session.get_inputs(), [each.name for each in self._session.get_outputs()]
         starts = range(0, max(1, len(rows)), BATCH)
         outputs = [self._session.run(names, {source.name: rows[start : start + BATCH]}) for start in starts]
-        return {name: np.concatenate(parts) for name, parts in zip(names, zip(*outputs, strict=True), strict=True)}
+        found = {name: np.concatenate(parts) for name, parts in zip(names, zip(*outputs, strict=True), strict=True)}
+        if faults := [row for values in found.values() for row in np.argwhere(~np.isfinite(values))[:1, 0]]:
+            why = "its prediction is not a finite number, because a value is too large"
+            raise ValueError(f"{why} (row {faults[0]}, counted from 0)")
+        return found
 
     def __repr__(self) -> str:
         return f"<gradmill.Model {self.name} version {self.version}>"

@@ -154,6 +154,7 @@ def test_every_format_gives_the_same_predictions_ids_and_measures(store: HouseSt
 # What a row may say instead: the reason for which it is rejected, or none; and whether --unknown average lets it pass.
 GOOD = {"id": "a", "area": 100.5, "city": "Ulm", "garden": True, "zone": 2, "price": 1, "kind": ""}
 NEW, NO_TRUTH = "a level that the model has not seen", "neither true nor false"
+TOO_LARGE = "its prediction is not a finite number, because a value of the row is too large"
 VALUES: list[tuple[Row, str, bool]] = [
     ({}, "", True),
     ({"area": None, "city": None}, "", True),
@@ -167,6 +168,7 @@ TEXTS: list[tuple[Row, str, bool]] = [
     ({"area": " 1e2 ", "zone": "2.0", "garden": "TRUE"}, "", True),
     ({"area": "big"}, "area is big, not a number", False),
     ({"area": "1e39"}, "area is 1e39, not a finite number", False),
+    ({"area": "-3.4028235e+38"}, TOO_LARGE, False),
     ({"garden": "maybe"}, f"garden is maybe, {NO_TRUTH}", False),
     ({"garden": "2"}, f"garden is 2, {NO_TRUTH}", False),
 ]
@@ -297,7 +299,7 @@ def test_a_target_is_compared_in_float64_and_text_that_is_no_number_is_no_truth(
     (tmp_path / "rows.csv").write_bytes(as_csv(rows))
     answers = table(predicted(tmp_path / "rows.csv"))["prediction"].to_pylist()
     near = [row | {"price": str(answer + 0.004)} for row, answer in zip(rows, answers, strict=True)]
-    near[0]["price"] = "cheap"
+    near[0]["price"], near[1]["price"] = "cheap", "1e300"
     written(tmp_path / "near.parquet", pa.Table.from_pylist(near))  # float32 has steps of 0.016 and more there
     assert predicted(tmp_path / "near.parquet")["metrics"]["rmse"] == pytest.approx(0.004, rel=1e-4)
 
@@ -461,6 +463,25 @@ def test_classes_are_told_by_name_with_their_probabilities_and_measured(store: H
     again = typed("predict", tmp_path / "rows.csv", "--name", "kinds")
     sentence = "3 of 200 rows of a class that the model does not know, counted as wrong"
     assert (again.stdout + again.stderr).count(sentence) == 1, "of a job that is done already, too"
+
+
+@pytest.mark.slow
+def test_a_row_whose_probabilities_are_no_numbers_is_a_reject_and_not_right_by_chance(
+    store: HouseStore, tmp_path: Path
+) -> None:
+    """The weights are large, because the areas are small."""
+    rows = [row | {"area": (row["area"] or 100) / 1000} for row in houses(300, seed=6)]
+    (tmp_path / "small.csv").write_bytes(as_csv(rows))
+    answer(f"retrain softmax-regression --name small --target kind --ignore id,price --data {tmp_path / 'small.csv'}")
+    for at, area in ((1, "-3.4028235e+38"), (4, "3.4028235e+38")):
+        rows[at]["area"] = area
+    (tmp_path / "rows.csv").write_bytes(as_csv(rows[:8]))
+    done = predicted(tmp_path / "rows.csv", "--max-rejects", "2", "--id-column", "id", name="small")
+    assert rejects(done) == {1: TOO_LARGE, 4: TOO_LARGE}
+    found = table(done)
+    assert found["id_id"].to_pylist() == [rows[at]["id"] for at in (0, 2, 3, 5, 6, 7)]
+    truth = [rows[at]["kind"] for at in (0, 2, 3, 5, 6, 7)]
+    assert done["accuracy"] == pytest.approx(accuracy_score(truth, found["label_name"].to_pylist()))
 
 
 def test_without_an_input_the_test_split_of_the_version_is_predicted(store: HouseStore) -> None:

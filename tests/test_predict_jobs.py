@@ -260,7 +260,7 @@ def test_a_million_rejected_rows_are_never_all_in_memory_and_reading_stops_soon_
 
     with monkeypatch.context() as patch:
         patch.setattr(inputs, "read_batches", counted)
-        with pytest.raises(DataError, match=r"of 1,000,000 rows cannot be read, the first is row 0 of"):
+        with pytest.raises(DataError, match=r"of 1,000,000 rows cannot be predicted, the first is row 0 of"):
             predict_rows(**asked, max_rejects=200_000, shard_rows=1_000_000)
     assert 200_000 < sum(read) <= 200_000 + 2**17
     (folder,) = (path.parent for path in artifact_paths.all_predictions().glob("*/_job.json"))
@@ -469,12 +469,15 @@ def test_a_file_of_json_lines_has_the_columns_that_any_row_has(tmp_path: Path) -
 
 def test_of_arrays_the_file_has_row_and_source(tmp_path: Path) -> None:
     out, source = tmp_path / "out.parquet", with_bad_rows(tmp_path, [0, 1234])
-    predict_rows(input=source, output=out, max_rejects=2, shard_rows=700)
+    rows = np.load(source)
+    rows[7] = 3.4e38  # the prediction is larger than float32 can hold
+    np.save(source, rows)
+    predict_rows(input=source, output=out, max_rejects=3, shard_rows=700)
     found = pq.read_table(out).to_pylist()
     assert [*found[0]] == ["row", "source", "prediction", "rejected"]
     assert [(row["row"], row["source"]) for row in found] == [(number, source) for number in range(2500)]
     for answer, is_bad in (("rejected", False), ("prediction", True)):
-        assert [at for at, row in enumerate(found) if (row[answer] is None) == is_bad] == [0, 1234]
+        assert [at for at, row in enumerate(found) if (row[answer] is None) == is_bad] == [0, 7, 1234]
 
 
 @pytest.mark.slow

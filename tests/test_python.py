@@ -188,6 +188,11 @@ def test_a_value_that_its_column_does_not_take_is_named_and_a_column_that_is_mis
             ask(rows)
 
 
+def test_a_row_whose_prediction_is_no_finite_number_is_named(published: Path) -> None:
+    with pytest.raises(ValueError, match=r"not a finite number, because a value is too large \(row 1, counted from 0"):
+        gradmill.load("houses").predict([ROWS[0], ROWS[0] | {"area": -3.4028235e38}])
+
+
 def test_an_unknown_level_may_have_the_average_effect(published: Path) -> None:
     model = gradmill.load("segments")
     unknown = ROWS[0] | {"city": "Atlantis"}

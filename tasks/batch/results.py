@@ -53,7 +53,7 @@ def score_answers(task: Task, outputs: Outputs, y_true: Array, target: Target | 
     Squares of a number are taken around the mean that the ``target`` had at training, so that a large one costs no
     digits.
     """
-    is_known = ~np.isnan(y_true)
+    is_known = np.abs(y_true) <= np.finfo(np.float32).max  # no prediction is larger, and squares stay finite
     answer, y_true = outputs[task.answer][is_known], y_true[is_known].astype(np.float64)
     if task.is_counted:
         return {"rows": len(y_true), "correct": int(np.count_nonzero(answer == y_true))}
@@ -299,7 +299,7 @@ def check_rejects(folder: Path, job: Job, count: int) -> None:
     )
     average = " use --unknown average for values that the model has not seen," if averages else ""
     raise DataError(
-        f"at least {count:,} of {pluralize(job.rows, 'row')} cannot be read, the first is {first}",
+        f"at least {count:,} of {pluralize(job.rows, 'row')} cannot be predicted, the first is {first}",
         f"at most {pluralize(job.max_rejects, 'rejected row')}",
         f"repair them,{average} or raise --max-rejects (finished parts are kept); all are in {folder / REJECTS}",
     )

@@ -13,6 +13,7 @@ from operator import add
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -36,6 +37,7 @@ ENCODINGS: dict[str, Any] = {
     "write_statistics": ["row"],
     "write_batch_size": CHUNK_ROWS,
 }
+OVERFLOW = "its prediction is not a finite number, because a value of the row is too large"
 BUFFER_BYTES = 2**16  # collects small writes; a column of probabilities goes to the file directly, without a copy
 
 
@@ -66,12 +68,23 @@ def predict_shard(folder: Path, shard: Shard, model: Path, threads: int) -> Foot
             pool.hold_worker() as worker,
         ):
             batches = inputs.read_batches(files, shard.start, shard.stop, version.read_spec(job))
-            predicted = ((batch, pool.run(batch.X, job.batch_size, worker)) for batch in batches)
+            answers = ((batch, pool.run(batch.X, job.batch_size, worker)) for batch in batches)
+            predicted = (_reject_overflows(*answer, version) for answer in answers)
             footer = _write_part(temporary, job, shard, version, predicted, rejects)
         inputs.check_unchanged(files)
         if footer.rejects > job.max_rejects:
             raise _TooManyRejects
     return footer
+
+
+def _reject_overflows(batch: Batch, outputs: Outputs, version: Version) -> tuple[Batch, Outputs]:
+    """The same without the rows for which the model's float32 does not suffice, which are rejected."""
+    observed = version.task.list_observed(outputs).values()  # of one NaN among probabilities, the confidence is NaN
+    is_finite = np.logical_and.reduce([np.isfinite(each) for each in observed])
+    if is_finite.all():
+        return batch, outputs
+    reasons = dict.fromkeys(np.flatnonzero(~is_finite).tolist(), OVERFLOW)
+    return batch.reject(reasons), {name: each[..., is_finite] for name, each in outputs.items()}
 
 
 def _write_part(

@@ -15,8 +15,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from rich.progress import ProgressColumn, Task
 from rich.text import Text
 
-from tasks.batch.output_dir import PartFooter
-from tasks.batch.results import check_rejects
+from tasks.batch.results import Footer, check_rejects
 from tasks.batch.shard import predict_shard
 from tasks.errors import EnvironmentProblem, UsageError
 from tasks.machine import resources
@@ -117,7 +116,7 @@ def label_shards(folder: Path, job: Job, parameters: PredictParameters) -> float
     Raises:
         DataError: too many rows were rejected, or an input or the model has changed meanwhile.
     """
-    footers = {shard: footer for shard in job.shards if (footer := PartFooter.read(folder, job, shard))}
+    footers = {shard: footer for shard in job.shards if (footer := Footer.read(folder, job, shard))}
     if footers:
         print_message(f"there already: {len(footers)} of {pluralize(len(job.shards), 'part')}")
     rejected = sum(footer.rejects for footer in footers.values())

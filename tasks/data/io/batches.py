@@ -149,7 +149,7 @@ class InputFile(NamedTuple):
 
 
 class Reject(NamedTuple):
-    """A row that could not be read; ``row`` counts through all files, ``source_row`` through its own, both from 0."""
+    """A row without a prediction; ``row`` counts through all files, ``source_row`` through its own, both from 0."""
 
     row: int
     source: str
@@ -159,7 +159,7 @@ class Reject(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Rows as the model takes them, from one file or several small ones, and those that could not be read."""
+    """Rows as the model takes them, from one file or several small ones, and those that were rejected."""
 
     X: Rows  # (n, …) in the dtype and shape of the model's input
     row_ids: Array  # (n,) int64, counted through all files
@@ -167,13 +167,33 @@ class Batch(NamedTuple):
     y_true: Array | None  # (n,) labels, or a table's float64 target, NaN if missing; None: there are none
     notes: tuple[str, ...]
     passthrough: pa.Table | None  # (n,) columns of text that go to the output unchanged
-    sources: tuple[str, ...]  # each file once
+    sources: dict[str, int]  # each file once, with the number of its first row
     source_index: Array  # (n,) int32 into ``sources``
 
     @property
     def num_rows(self) -> int:
-        """The number of all rows, readable or not."""
+        """The number of all rows, rejected or not."""
         return len(self.row_ids) + len(self.rejects)
+
+    def reject(self, reasons: Mapping[int, str]) -> "Batch":
+        """The batch without some of its rows; ``reasons`` says, by index among these, why they have no prediction."""
+        if not reasons:
+            return self
+        places, valid = sorted(reasons), np.delete(np.arange(len(self.row_ids)), [*reasons])
+        ids = [{}] * len(places) if self.passthrough is None else self.passthrough.take(places).to_pylist()
+        files = [*self.sources.items()]
+        rejected = list(self.rejects)
+        for at, texts in zip(places, ids, strict=True):
+            row, (path, first) = int(self.row_ids[at]), files[self.source_index[at]]
+            rejected.append(Reject(row, path, row - first, reasons[at], tuple(texts.values())))
+        return self._replace(
+            X=np.asarray(self.X)[valid],
+            row_ids=self.row_ids[valid],
+            rejects=tuple(sorted(rejected)),
+            y_true=None if self.y_true is None else self.y_true[valid],
+            passthrough=None if self.passthrough is None else self.passthrough.take(valid),
+            source_index=self.source_index[valid],
+        )
 
 
 def make_batch(
@@ -190,16 +210,7 @@ def make_batch(
     ``rejects`` gives, by index among these rows, the reasons why some cannot be predicted; the others remain.
     """
     row_ids = np.arange(file.first_row + first, file.first_row + first + len(rows))
-    rejected = tuple[Reject, ...]()
     if file.label is not None:
         y_true = np.full(len(rows), file.label)
-    if rejects:
-        places, valid = sorted(rejects), np.delete(np.arange(len(rows)), [*rejects])
-        ids = [{}] * len(places) if passthrough is None else passthrough.take(places).to_pylist()
-        rejected = tuple(
-            Reject(int(row_ids[at]), file.path, first + at, rejects[at], tuple(texts.values()))
-            for at, texts in zip(places, ids, strict=True)
-        )
-        rows, row_ids, y_true = rows[valid], row_ids[valid], None if y_true is None else y_true[valid]
-        passthrough = None if passthrough is None else passthrough.take(valid)
-    return Batch(rows, row_ids, rejected, y_true, notes, passthrough, (file.path,), np.zeros(len(rows), np.int32))
+    sources, source_index = {file.path: file.first_row}, np.zeros(len(rows), np.int32)
+    return Batch(rows, row_ids, (), y_true, notes, passthrough, sources, source_index).reject(rejects or {})

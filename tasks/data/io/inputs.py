@@ -596,7 +596,8 @@ def _join(parts: list[Batch]) -> Batch:
     """Several files' batches as one."""
     if len(parts) == 1:
         return parts[0]
-    places = {path: at for at, path in enumerate(dict.fromkeys(part.sources[0] for part in parts))}
+    sources = {path: first for part in parts for path, first in part.sources.items()}
+    places = {path: at for at, path in enumerate(sources)}
     truths = [part.y_true for part in parts if part.y_true is not None]
     tables = [part.passthrough for part in parts]
     return Batch(
@@ -606,6 +607,6 @@ def _join(parts: list[Batch]) -> Batch:
         y_true=np.concatenate(truths) if len(truths) == len(parts) else None,
         notes=tuple(note for part in parts for note in part.notes),
         passthrough=None if tables[0] is None else pa.concat_tables(tables),
-        sources=tuple(places),
-        source_index=np.concatenate([part.source_index + places[part.sources[0]] for part in parts]),
+        sources=sources,
+        source_index=np.concatenate([part.source_index + places[next(iter(part.sources))] for part in parts]),
     )

@@ -111,6 +111,6 @@ def test_each_question_is_answered_at_most_three_clicks_from_our_own_page(walk: 
         row(follow(enter(), NAME, "verdict"), "test_loss", "refused")
         rejects = follow(enter(), NAME, "predictions")
         for rejected in range(5):
-            row(rejects, "rows.npy", re.compile(rf"^\s*{rejected}\s*$"), "not a finite number")
+            row(rejects, "rows.npy", re.compile(rf"^\s*{rejected}\s*$"), " is missing")
         shows(follow(enter(), "Deployments", RETRAINS, "Upcoming"), "Scheduled for ")
         shows(follow(enter(), "Runs"), "refused by test_loss")

@@ -6,6 +6,7 @@ Formats that can only be read from their beginning are spilled first. All are re
 import math
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeAlias, cast
 
@@ -171,13 +172,21 @@ def encode(file: InputFile, first: int, batch: pa.RecordBatch, spec: ReadSpec) -
         _encode_column(arrays[at], column, values[:, at], spec.recipe.missing)
     told = _column(batch, FAULT)
     faults = dict(zip(pc.indices_nonzero(told.is_valid()).to_pylist(), told.drop_null().to_pylist(), strict=True))
-    valid = spec.is_valid(values)
-    for row in [] if valid.all() else np.flatnonzero(~valid.all(axis=1)).tolist():
-        at = int(np.argmin(valid[row]))
+
+    def describe(row: int, at: int) -> str:
         name, column = columns[at]
         fault = describe_fault(column.kind, arrays[at][row].as_py(), values[row, at], column.form, column.part)
-        faults.setdefault(row, f"{column.source or name} is {fault}")
+        return f"{column.source or name} is {fault}"
+
+    faults = _find_faults(values, spec, describe) | faults
     return make_batch(file, first, values, faults, _copy_columns(batch, spec), _encode_target(batch, spec))
+
+
+def _find_faults(values: Array, spec: ReadSpec, describe: Callable[[int, int], str]) -> dict[int, str]:
+    """Why rows may not be fed to the model, by number: ``describe`` words the first invalid value (row, column)."""
+    valid = spec.is_valid(values)
+    rows = [] if valid.all() else np.flatnonzero(~valid.all(axis=1)).tolist()
+    return {row: describe(row, int(np.argmin(valid[row]))) for row in rows}
 
 
 def _copy_columns(batch: pa.RecordBatch, spec: ReadSpec) -> pa.Table | None:
@@ -359,12 +368,18 @@ def _array_batches(file: InputFile, start: int, stop: int, spec: ReadSpec) -> It
         y = None if y_true is None else y_true[first : first + len(rows)]
         if recipe.columns:
             values = recipe.encode(np.asarray(rows))
-            invalid = np.flatnonzero(~spec.is_valid(values).all(axis=1)).tolist()
-            yield make_batch(file, first, values, dict.fromkeys(invalid, "not a finite number"), y_true=y)
+            faults = _find_faults(values, spec, partial(_describe_code, recipe.columns, values))
+            yield make_batch(file, first, values, faults, y_true=y)
         elif array.shape[1:] == recipe.input.shape:  # read later, batch by batch, by the model
             yield make_batch(file, first, rows, y_true=y)
         else:
             yield _decode(file, first, [*np.asarray(rows)], [], spec, y_true=y)
+
+
+def _describe_code(columns: Sequence[Column], values: Array, row: int, at: int) -> str:
+    """Why a value of an array, in which levels are codes, may not be fed to the model."""
+    code, column = values[row, at], columns[at]
+    return f"{column.name} is {describe_fault(column.kind, code, code, '', '')}"
 
 
 ARRAY = Format("array", (*ARRAY_SUFFIXES, ".idx"), _unpack_rows, _array_batches)  # files without a suffix are IDX

@@ -333,6 +333,8 @@ def test_evaluate_judges_a_regression_by_rows_that_have_a_target_and_by_period(
     assert found == pytest.approx([*np.sqrt(errors.mean())], rel=1e-5)
     days = pd.to_datetime(new.sold).dt.strftime("%d.%m.%Y %H:%M:%S")
     again = ask("evaluate", "prices", written(tmp_path / "t.parquet", new.assign(sold=days, pool=1, **{" ": 2})))
+    large = written(tmp_path / "large.csv", pd.concat([late, new.replace({"area": {new.area[7]: -3.4028235e38}})]))
+    assert_clear(typed("evaluate", "prices", large), 4, "the prediction for row 27 of", "not a finite number")
     assert (again["metrics"], again["periods"]) == (judged["metrics"], judged["periods"]), "new columns are left out"
 
 

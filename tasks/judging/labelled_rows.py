@@ -59,6 +59,7 @@ class LabelledRows(NamedTuple):
     unreadable: int = 0  # images that were
     changes: tuple[Finding, ...] = ()  # from the data that the version was made of
     size: int = 2**16  # that are read at a time
+    name_row: Callable[[int], str] = "row {}".format  # where one of them is, in words
 
     def select(self, only_unseen: bool) -> Array | slice:
         """All rows, or those that the version was not trained on.
@@ -84,7 +85,8 @@ def evaluate_version(
 
     Raises:
         UsageError: the rows are not of the kind that the version takes.
-        DataError: rows cannot be read, are unfit, or none can be judged by; the message lists all that is wrong.
+        DataError: rows cannot be read, are unfit, or none can be judged by; the message lists all that is wrong. Or
+            the values of one are too large for a prediction.
     """
     schema = table_schema(manifest, parameters)
     if parameters.data is None:
@@ -96,7 +98,12 @@ def evaluate_version(
     objective = Objective(Loss.CROSS_ENTROPY if manifest.dataset.class_names else Loss.SQUARED)
     path, rows = version(manifest.name, manifest.version) / ONNX, labelled.select(parameters.unseen)
     score = partial(score_by_session, runtime.open_session(model, Device.CPU, path))
-    answers = Answers.ask(score, labelled.read, labelled.y_true, objective, labelled.size).choose(rows)
+    answers = Answers.ask(score, labelled.read, labelled.y_true, objective, labelled.size)
+    if len(overflows := np.flatnonzero(~np.isfinite(answers.losses))):
+        why = "is not a finite number, because a value is too large"
+        found = f"the prediction for {labelled.name_row(int(overflows[0]))} {why}"
+        raise DataError(found, "values of the size of those in training", "correct or remove the row")
+    answers = answers.choose(rows)
     known, moments = manifest.metrics.model_dump(), labelled.moments
     units = number_units(labelled.keys[rows], labelled.rule) if len(labelled.keys) else None
     num_units = None if units is None else int(units.max()) + 1
@@ -211,6 +218,7 @@ def _read_table(manifest: Manifest, schema: Schema, source: str, time: str | Non
         moments=moments,
         unlabelled=report.unlabelled,
         changes=tuple(each for each in report.findings if each.rule in CHANGES),
+        name_row=partial(rows.targets.name_row, table),
     )
 
 

@@ -203,6 +203,24 @@ def test_an_unfinished_job_is_finished_with_its_own_version_and_what_is_whole_an
 
 
 @pytest.mark.slow
+def test_another_job_in_the_output_folder_is_named_by_its_first_difference(
+    rows: str, tmp_path: Path, candidates: list[Contender]
+) -> None:
+    out = tmp_path / "out"
+    predict_rows(input=rows, output=out)
+
+    def refuse(words: str, **options: Any) -> None:
+        with pytest.raises(UsageError, match=f"holds job [0-9a-f]+, which has {words}"):
+            predict_rows(**{"input": rows} | options, output=out)
+
+    refuse("other options", batch_size=7)
+    refuse("another input, .*rows.npy", input=write_csv(tmp_path / "other.csv", 3))
+    os.utime(rows, (1, 1))
+    refuse("another input, .*rows.npy as it was before")
+    candidates[1].publish()
+    refuse(f"another model, {NAME} version 1")
+
+
 def test_a_second_process_waits_for_the_first_and_finds_the_job_done(rows: str) -> None:
     contexts = [copy_context() for _ in range(2)]  # Prefect keeps its settings there
     with ThreadPoolExecutor(2) as pool:

@@ -18,6 +18,7 @@ from tasks.batch.plan import cut_shards
 from tasks.batch.results import Counts
 from tasks.errors import DataError, UsageError
 from tasks.store import artifact_paths, predictions
+from tasks.store.predictions import Job
 
 
 def test_an_output_folder_is_gone_again_where_no_job_came_of_it_and_the_next_takes_nothing_of_it(
@@ -40,7 +41,8 @@ def test_an_output_folder_is_gone_again_where_no_job_came_of_it_and_the_next_tak
 def test_nothing_behind_a_link_proves_that_a_folder_is_ours_or_is_touched(tmp_path: Path) -> None:
     out, theirs = tmp_path / "out", tmp_path / "theirs"
     predictions.make_scratch(theirs)
-    (theirs / "_job.json").write_text(json.dumps(job_document("fashion", status="done")))
+    document = json.dumps(job_document("fashion", status="done"))
+    (theirs / "_job.json").write_text(document)
     out.mkdir()
     for link, part in (
         (artifact_paths.scratch(out), artifact_paths.scratch(theirs)),
@@ -49,7 +51,7 @@ def test_nothing_behind_a_link_proves_that_a_folder_is_ours_or_is_touched(tmp_pa
         (out / "part-00000.parquet").write_bytes(b"PAR1")
         link.symlink_to(part)
         with pytest.raises(UsageError, match="holds something else"):
-            output_dir.acquire_output(out, "0" * 16, restart=True)
+            output_dir.acquire_output(out, Job.model_validate_json(document), restart=True)
         link.unlink()
     assert predictions.has_scratch(theirs)
 

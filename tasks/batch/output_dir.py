@@ -122,7 +122,7 @@ def explain_job_file_errors(path: Path) -> contextlib.AbstractContextManager[Non
     return explain_file_errors(path, "the file as it was written", "run the command again, or with --restart")
 
 
-def acquire_output(folder: Path, job: str, restart: bool) -> tuple[Job | None, list[Path]]:
+def acquire_output(folder: Path, job: Job, restart: bool) -> tuple[Job | None, list[Path]]:
     """The job that the folder holds, if it is ``job`` and to be kept, and the files that a new one has to remove.
 
     Nothing is touched except the scratch folder of a finished job. The job's document comes first among the files, so
@@ -135,7 +135,7 @@ def acquire_output(folder: Path, job: str, restart: bool) -> tuple[Job | None, l
     existing: Job | None = None
     with contextlib.suppress(DataError):  # it is raised below, once it is known whose folder this is
         existing = predictions.find(folder)
-    if existing and existing.job == job and not restart and _is_complete(folder, existing):
+    if existing and existing.job == job.job and not restart and _is_complete(folder, existing):
         clean_up(folder)  # after a kill that came right after the job's end
         return existing, []
     has_scratch, ours = predictions.has_scratch(folder), artifact_paths.scratch(folder)
@@ -154,9 +154,19 @@ def acquire_output(folder: Path, job: str, restart: bool) -> tuple[Job | None, l
     if restart or not entries:
         return None, entries
     existing = Job.read(folder / JOB, predictions.RESTART)
-    if existing.job != job:
-        raise UsageError(f"{folder} holds job {existing.job}", f"job {job}, or none", "choose another, or --restart")
+    if existing.job != job.job:
+        other = f"{folder} holds job {existing.job}, which has {_name_difference(existing, job)}"
+        raise UsageError(other, f"job {job.job}, or none", "choose another --output, or replace it with --restart")
     return existing.model_copy(update={"status": "running"}), []
+
+
+def _name_difference(held: Job, job: Job) -> str:
+    """In which of model, input and options a job differs first from another one, in words."""
+    if held.model != job.model:
+        return f"another model, {held.model.name} version {held.model.version}"
+    if held.input.digest != job.input.digest:
+        return f"another input, {held.input.path}{' as it was before' * (held.input.path == job.input.path)}"
+    return "other options"
 
 
 def _is_complete(folder: Path, job: Job) -> bool:

@@ -101,7 +101,7 @@ def open_job(parameters: PredictParameters) -> Iterator[tuple[Path, Job, Path | 
         tables = files if version.recipe.columns and not has_arrays else None
         output_dir.check_file(output.file, tables, version.output_columns(job), parameters.restart)
     with locks.hold_lock(locks.of_job(folder), f"another process is working on {folder}; waiting for it"):
-        existing, leftovers = output_dir.acquire_output(folder, job.job, parameters.restart)
+        existing, leftovers = output_dir.acquire_output(folder, job, parameters.restart)
         if existing is None or existing.status != "done":
             with output_dir.begin_output(folder, existing is None):
                 existing = _plan(folder, existing or job, files, parameters)

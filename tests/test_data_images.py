@@ -58,6 +58,16 @@ def test_every_picture_is_in_one_split_under_the_name_of_its_folder(tmp_path: Pa
     assert sheet[:56, 180:].mean() > 200, "pictures of each class, whatever its script"
 
 
+def test_images_that_are_in_more_than_one_class_are_counted_and_the_first_are_named(tmp_path: Path) -> None:
+    source = write(tmp_path / "pets", COUNTS)
+    for number in range(7):
+        shutil.copy(source / f"cat/{number:04d}.png", source / f"dog/twin{number}.png")
+    prepared(source)
+    copies = found(source, "equal-images").found
+    assert copies.startswith("7 images found in more than one class: ")
+    assert copies.count(" and ") == 5, "pairs"
+
+
 def test_copies_in_both_parts_are_named_and_many_stop_the_run(tmp_path: Path) -> None:
     source = write(tmp_path / "pets" / "train", dict.fromkeys(COUNTS, 50)).parent
     write(source / "test", dict.fromkeys(COUNTS, 50), first=1000)

@@ -293,30 +293,31 @@ def check_copies(source: LabelledImages, rows: ImageRows) -> Iterator[Finding]:
     """Equal images: in the training and in the test part, and in two classes."""
     keys, sides = rows.split.keys, rows.split.split_ids
 
-    def find_pairs(values: Array, among: Array) -> list[str]:
-        """For the first ``LONGEST`` sets of equal images that differ in ``values``: the first and a different one."""
+    def find_pairs(values: Array, among: Array) -> tuple[int, str]:
+        """The number of sets of equal images that differ in ``values``; two images of each, ``LONGEST`` at most."""
         rows_alike, sizes = row_hash.find_equal_rows(keys[among])
         order = among[rows_alike]
         first = np.repeat(order[np.cumsum(sizes) - sizes], sizes)
         differs = values[order] != values[first]
         _, places = np.unique(first[differs], return_index=True)
         pairs = zip(first[differs][places], order[differs][places], strict=True)
-        return [
+        return len(places), "; ".join(
             " and ".join(source.location(int(rows.numbers[each])) for each in pair) for pair in islice(pairs, LONGEST)
-        ]
+        )
 
     is_copy = np.isin(keys, keys[sides == TRAINING]) & (sides == TEST)
     if num_copies := int(is_copy.sum()):
-        pairs = find_pairs(sides, np.flatnonzero(sides != VALIDATION))
-        found = f"{pluralize(num_copies, 'test image')} equal to a training image: {'; '.join(pairs)}"
+        _, pairs = find_pairs(sides, np.flatnonzero(sides != VALIDATION))
+        found = f"{pluralize(num_copies, 'test image')} equal to a training image: {pairs}"
         if num_copies > MOST_COPIES * rows.split.count(TEST):
             expected = f"at most {100 * MOST_COPIES:g} % of the test images"
             yield error("copies-across-parts", None, found, expected, "remove them from one of the parts")
         else:
             yield warning("copies-across-parts", None, found)
     labels = rows.targets.values
-    if pairs := find_pairs(labels, np.arange(len(labels))):
-        yield warning("equal-images", None, f"equal images in more than one class: {pairs[0]}")
+    num_sets, pairs = find_pairs(labels, np.arange(len(labels)))
+    if num_sets:
+        yield warning("equal-images", None, f"{pluralize(num_sets, 'image')} found in more than one class: {pairs}")
 
 
 # Report

@@ -18,7 +18,7 @@ def read_pictures(rows: Any, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """Read and resize pictures ``(n, *shape)`` from a path or a file's content, or from several.
 
     Raises:
-        ValueError: a file is not a picture; the message names it.
+        ValueError: a file cannot be used as a picture; the message names it.
     """
     items = [rows] if isinstance(rows, str | bytes | Path) else list(rows)
     pictures = np.empty((len(items), *shape), np.uint8)
@@ -28,7 +28,7 @@ def read_pictures(rows: Any, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         try:
             pictures[at] = convert_picture(open_picture(content), shape)
         except Exception as error:  # Pillow raises any kind: struct.error for a broken Exif tag
-            raise ValueError(f"{name} is not a picture: {error}") from error
+            raise ValueError(f"{name} cannot be used: {error}") from error
     return pictures
 
 

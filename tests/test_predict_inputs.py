@@ -183,8 +183,8 @@ def test_parquet_of_pictures_gives_pixels_truth_ids_and_rejects_with_their_names
     assert truth(chunks) == LABELS[kept].tolist(), "by name, whatever their order in the file"
     ids = [each for chunk in chunks if chunk.passthrough for each in chunk.passthrough["name"].to_pylist()]
     assert ids == [names[row] for row in kept]
-    assert "spoilt.png is not a picture" in rejected(chunks)[2]
-    assert "it is not a picture" in rejected(chunks)[3]
+    assert "spoilt.png cannot be used: " in rejected(chunks)[2]
+    assert "it cannot be used: " in rejected(chunks)[3]
     with pytest.raises(DataError, match="columns image"):
         read(path, GREY._replace(ids=("number",)))
 
@@ -443,7 +443,7 @@ def test_wide_rows_of_parquet_are_read_few_at_a_time(tmp_path: Path, monkeypatch
     (source,) = inputs.count_inputs(inputs.find_inputs(str(path)).files, BOOK, tmp_path)
     for piece in inputs.PICTURES.batches(source, 0, source.rows, BOOK):
         most = max(most, pa.total_allocated_bytes() - before)
-        assert {each.reason for each in piece.rejects} == {"it is not a picture: none of PNG, JPEG, WEBP, BMP, GIF"}
+        assert {each.reason for each in piece.rejects} == {"it cannot be used: none of PNG, JPEG, WEBP, BMP, GIF"}
     assert most < 24 * MEGABYTE
 
 
@@ -489,7 +489,7 @@ def test_what_is_no_picture_or_unpacks_without_bound_is_rejected_in_little_memor
     path.write_bytes(NO_PICTURES[name]())
     tracemalloc.start()
     try:
-        with pytest.raises(DataError, match=r"a\.png is not a picture"):
+        with pytest.raises(DataError, match=r"a\.png cannot be used"):
             pictures.decode(path, (8, 8))
         assert tracemalloc.get_traced_memory()[1] < 8 * MEGABYTE
     finally:

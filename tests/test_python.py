@@ -230,7 +230,7 @@ def test_pictures_are_arrays_or_files_read_as_predict_reads_them(artifacts: Path
         with pytest.raises(ValueError, match=r"of shape .*, not uint8 of shape \('n', 28, 28\)"):
             model.predict(wrong)
     paths[0].write_text("no picture")
-    with pytest.raises(ValueError, match=r"a\.png is not a picture"):
+    with pytest.raises(ValueError, match=r"a\.png cannot be used"):
         model.predict(paths)
     with pytest.raises(ValueError, match="pictures"):
         model.explain(sample["images"])

@@ -118,7 +118,7 @@ def test_a_picture_is_answered_by_the_same_file_and_read_as_predictions_read_it(
         assert asked(demo, "/model.json", b"x")[0] == 405
         assert asked(demo, "/pixels", path.read_bytes())[:2] == (200, pictures.decode(path, (28, 28))[0].tobytes())
         status, content, _ = asked(demo, "/pixels", b"GIF89a")
-        assert (status, b"the file is not a picture: none of PNG" in content) == (400, True)
+        assert (status, b"the file cannot be used: none of PNG" in content) == (400, True)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -399,7 +399,7 @@ def _decode(
 ) -> Batch:
     """A batch of pictures, of the name that each has in a reason, and of what is known about each ``(n,)``."""
     pixels, _, reasons, notes = pictures.decode_pictures(items, spec.recipe.input.shape)
-    rejects = {at: f"{names[at]} is not a picture: {reason}" for at, reason in reasons.items()}
+    rejects = {at: f"{names[at]} cannot be used: {reason}" for at, reason in reasons.items()}
     return make_batch(file, first, pixels, rejects, passthrough, y_true, notes)
 
 

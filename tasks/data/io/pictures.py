@@ -50,7 +50,7 @@ def decode(file: Item, shape: Shape, name: str = "") -> tuple[NDArray[np.uint8],
     """
     pixels, _, reasons, notes = decode_pictures([file], shape)
     if reasons:
-        found = f"{name or file!s} is not a picture: {reasons[0]}"
+        found = f"{name or file!s} cannot be used: {reasons[0]}"
         raise DataError(found, "an 8-bit PNG, JPEG, WebP, BMP or GIF", "repair or remove it")
     return pixels[0], notes
 

@@ -518,8 +518,14 @@ def test_a_file_appears_when_its_job_is_whole_and_the_same_command_finds_it_thou
     predict_rows(**asked)
     assert count_rows(out) == 2500, "made anew of the same parts"
     assert kept.items() <= times(artifact_paths.all_predictions(), "*/part-*").items()
+    for source in ("data", "data/*.csv"):
+        asked = {"input": tmp_path / source, "output": tmp_path / "out", "shard_rows": 250}
+        assert predict_rows(**asked).job == done.job, "it is no input"
+    assert predict_rows(input=out).rows == 2500, "unless it is named"
     with pytest.raises(UsageError, match="is the output file"):
         predict_rows(input=out, output=out)
+    out.write_text(out.read_text().replace("plain", "edited"))
+    assert predict_rows(input=tmp_path / "data").rows == 5000, "somebody has changed it"
 
 
 @pytest.mark.slow

@@ -267,7 +267,8 @@ def write_file(path: Path, folder: Path, job: Job, tables: tuple[DataFile, ...] 
                 writer.write_table(table)
         check_unchanged(each.fingerprint for each in tables or ())
         digest = atomic.file_digest(temporary)
-        job = job.model_copy(update={"file_digests": tuple(sorted({*job.file_digests, digest}))})
+        digests, paths = {*job.file_digests, digest}, {*job.file_paths, str(path.resolve())}
+        job = job.model_copy(update={"file_digests": tuple(sorted(digests)), "file_paths": tuple(sorted(paths))})
         write_document(folder, job)
     print_message(f"every row, with its prediction, in {path}", short=path.name)
     return job

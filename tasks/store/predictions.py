@@ -6,7 +6,7 @@ Prediction, pruning and housekeeping all use them.
 import itertools
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -88,6 +88,7 @@ class Job(RootDocument):
     worse: str | None = None  # which figure is worse than at publication, beyond chance, in words
     notes: dict[str, int] | None = None
     file_digests: tuple[str, ...] = ()  # SHA-256 of the single files (``--output FILE``) written of it
+    file_paths: tuple[str, ...] = ()  # where they were written
     seconds: float | None = None
 
     @property
@@ -171,6 +172,16 @@ def list_jobs(report: Report = folders.tell_skipped, everywhere: bool = False) -
                 continue
         if job or holds_job(folder):
             yield folder, job
+
+
+def find_written_files(files: Iterable[Path]) -> set[Path]:
+    """Those of some files that kept jobs wrote (``--output FILE``) and that nobody has changed since."""
+    jobs = [job for _, job in list_jobs(lambda *_: None) if job]
+    paths = {path for job in jobs for path in job.file_paths}
+    digests = {digest for job in jobs for digest in job.file_digests}
+    names = {Path(path).name for path in paths}
+    alike = [file for file in files if file.name in names and str(file.resolve()) in paths]
+    return {file for file in alike if atomic.file_digest(file) in digests}
 
 
 # The scratch of a job: a marked folder in its output, in which all files begin that are not complete yet

@@ -279,9 +279,9 @@ def _find_files(
     """The files that a path, a folder or a glob stands for, sorted by name.
 
     Files in ``output`` are left out, as are those in artifacts/ or in the folder of a job that lie below what ``path``
-    names: a job that found its own parts there would have another input each time. Links to files count as files; links
-    to folders are followed only where ``path`` itself names them, since further down they would give rows twice, or
-    never end.
+    names, and single files that jobs wrote: a job that found its own output there would have another input each time.
+    Links to files count as files; links to folders are followed only where ``path`` itself names them, since further
+    down they would give rows twice, or never end.
 
     Raises:
         UsageError: nothing is there, or all of it lies in ``output``.
@@ -293,7 +293,8 @@ def _find_files(
     for reason, names in left_out.items():
         print_message(f"{WORDS[reason]}: {len(names)}, first {min(names)}")
     is_ours = _whether_ours(base_folder(path), output)
-    others = [each for each in sorted(found) if not is_ours(each.parent)]
+    written = set[Path]() if path.is_file() else predictions.find_written_files(found)
+    others = [each for each in sorted(found) if each not in written and not is_ours(each.parent)]
     files = [each for each in others if found[each] or is_data(each)]
     if any(map(is_picture, files)):  # files that describe pictures lie among them
         texts = {each for each in files if each.name.lower().removesuffix(GZIP).endswith(TEXT_SUFFIXES)}

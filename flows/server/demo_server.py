@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import uvicorn
 from numpy.typing import NDArray
-from pydantic_core import to_json
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -144,8 +143,7 @@ def make_server(model: gradmill.Model, described: dict[str, Any]) -> uvicorn.Ser
             row = np.frombuffer(content, np.uint8).reshape(1, *shape)
         else:
             raise UsageError(f"{len(content)} bytes", f"one image of {shape}", "send one image")
-        answer = to_json(answer_row(model, row), inf_nan_mode="strings")  # which JavaScript converts to numbers
-        return Response(answer, media_type="application/json")
+        return Response(json.dumps(answer_row(model, row)), media_type="application/json")
 
     def read_pixels(picture: bytes) -> Response:
         """Read a picture file as ``gradmill predict`` does, into the bytes of a row of the model's input."""

@@ -13,7 +13,7 @@ async function predict(row) {
 
 function told(model, { prediction, probabilities }) {
   if (!probabilities) return [`${model.target}: ${written(prediction)}`, []];
-  const all = probabilities.map((share, label) => ({ name: model.class_names[label], share: Number(share) }));
+  const all = probabilities.map((share, label) => ({ name: model.class_names[label], share }));
   const best = all.reduce((one, other) => (other.share > one.share ? other : one));
   const many = all.length > SHOWN;
   const shown = many ? all.toSorted((one, other) => other.share - one.share).slice(0, SHOWN) : all;
@@ -21,7 +21,7 @@ function told(model, { prediction, probabilities }) {
   return [answer, shown.map((each) => ({ ...each, isBest: each === best }))];
 }
 
-const written = (number) => Number(number).toLocaleString("en", { maximumSignificantDigits: 6 }); // "NaN" is none of JSON's
+const written = (number) => number.toLocaleString("en", { maximumSignificantDigits: 6 });
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
 function show([answer, rows]) {
@@ -42,7 +42,7 @@ function show([answer, rows]) {
 function explain({ added, unexplained }) {
   at("explained").hidden = !added && !unexplained;
   at("added-to").textContent = unexplained ?? (added ? `What each column adds to ${added.to === "prediction" ? model.target : added.to}` : "");
-  const values = (added?.values ?? []).map(Number);
+  const values = [...(added?.values ?? [])];
   const intercept = values.pop();
   const rows = values.map((value, index) => [added.columns[index], value]);
   rows.sort(([, one], [, other]) => Math.abs(other) - Math.abs(one));

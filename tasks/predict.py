@@ -21,7 +21,7 @@ def predict(run: RunFolder, parameters: PredictParameters) -> Prediction:
 
     Raises:
         UsageError: the model, the version or the input does not exist, or the output holds something else.
-        DataError: the input or the job's document is broken, or too many rows cannot be read.
+        DataError: the input or the job's document is broken, or too many rows cannot be predicted.
         EnvironmentProblem: no Dask scheduler answers at the address.
         DeviceMissing: CUDA was requested and is not available.
     """

@@ -218,7 +218,7 @@ def test_a_prediction_that_fails_has_a_page_that_says_what_to_do(
     told = artifact(prefect_api, f"{NAME}-predictions")["data"]
     assert told.startswith(f"# {NAME}: nothing was predicted")
     for row in (
-        r"\*\*Found\*\* \| .* of 2,500 rows cannot be read",
+        r"\*\*Found\*\* \| .* of 2,500 rows cannot be predicted",
         r"\*\*To do\*\* \| .*--max-rejects",
         rf"\*\*Input\*\* \| `{source}` ",
     ):

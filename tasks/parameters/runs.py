@@ -252,7 +252,7 @@ class PredictParameters(ParameterModel):
     write: Literal["all", "label"] = declare_field("all", "For classes: all probabilities, or only the label.")
     max_rejects: int | None = declare_field(
         None,
-        "Stop if more than this many rows cannot be read.",
+        "Stop if more than this many rows cannot be predicted.",
         title="Rejected rows",
         empty="0 of arrays, 1 % of tables and pictures",
         ge=0,

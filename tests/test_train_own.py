@@ -438,13 +438,51 @@ def test_the_steps_are_those_of_numpy_with_a_penalty_on_the_weights_alone(
     np.testing.assert_allclose(learned["b"], b - mean @ W, atol=1e-4 if darkest else 2e-6)
 
 
-def test_of_many_inputs_the_converged_fit_descends_to_the_same_minimum(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_many_numbers_the_converged_fit_descends_to_the_same_minimum(monkeypatch: pytest.MonkeyPatch) -> None:
     prepared = bundled("diabetes")
     closed, *_ = solve(prepared, "reference", weight_decay=0.1)
-    monkeypatch.setattr(baselines, "CLOSED_FORM_WIDTH", 0)
+    for bound in ("CLOSED_FORM_WIDTH", "DENSE_INPUTS"):
+        monkeypatch.setattr(baselines, bound, 0)
     descended, *_ = solve(prepared, "reference", weight_decay=0.1)
     assert not np.array_equal(descended, closed)
     np.testing.assert_allclose(descended, closed, atol=5e-3 * np.abs(closed).max())
+
+
+@pytest.mark.parametrize(
+    ("classes", "dense_inputs", "steps"), [(0, 2_500, 10), (0, 100, 120), (3, 2_500, 60), (3, 100, 60)]
+)
+def test_beside_many_levels_the_converged_fit_has_scikit_learns_minimum_in_few_steps(
+    classes: int, dense_inputs: int, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two categories, one of which nearly follows from the other, and numbers of which one is the sum of others.
+
+    Within ``dense_inputs``, only the wider category is a diagonal; if fewer are allowed, both are.
+    """
+    monkeypatch.setattr(baselines, "CLOSED_FORM_WIDTH", 0)
+    monkeypatch.setattr(baselines, "DENSE_INPUTS", dense_inputs)
+    monkeypatch.setattr(baselines, "MAX_ITERATIONS", steps)
+    rng = np.random.default_rng(0)
+    wide = (400 * rng.random(4000) ** 2).astype(int)
+    narrow = np.where(rng.random(4000) < 0.95, wide // 3, rng.integers(0, 134, 4000))
+    hour, minute = rng.integers(0, 24, 4000), rng.integers(0, 60, 4000)
+    late = hour + 0.05 * rng.normal(size=4000)
+    effects = rng.normal(size=400)[wide] + rng.normal(size=134)[narrow]
+    truth = hour + 20 * (late - hour) + effects + 6 * rng.normal(size=4000)
+    if classes:
+        truth = np.digitize(truth, np.quantile(truth, [1 / 3, 2 / 3]))
+    features = np.column_stack([hour, minute, 100 * hour + minute, late, wide, narrow])
+    kinds, names = ["number"] * 4 + ["category"] * 2, ("a", "b", "c")[:classes]
+    prepared = prepare(features, truth, fifth(4000), kinds, names)
+    W, _, found = solve(prepared, "reference")
+    (X, y), (unseen, _) = one_hot(prepared, "train"), one_hot(prepared, "test")
+    if classes:
+        best = LogisticRegression(tol=1e-10, max_iter=10_000, solver="newton-cholesky").fit(X, y)
+        np.testing.assert_allclose(scipy.special.softmax(found, axis=1), best.predict_proba(unseen), atol=1e-3)
+        return
+    fit, scale = LinearRegression().fit(X, y), target_of(prepared).scale
+    np.testing.assert_allclose(found[:, 0], fit.predict(unseen), atol=3e-3 * scale)
+    if dense_inputs == 2_500:
+        np.testing.assert_allclose(W[:, 0] * scale, fit.coef_, atol=1e-4 * scale)
 
 
 def test_what_is_given_stands_and_what_is_not_follows_from_the_rows() -> None:

@@ -29,9 +29,10 @@ MAX_ROWS = 100_000  # of a table that the fit sees
 MAX_IMAGES = 10_000  # that the fit sees
 MAX_VALUES = 40_000_000  # of their standardised numbers or pixels, and of their scores: bounds memory
 MAX_PRODUCTS = 4e9  # images times inputs times classes; beyond, it would take minutes, and nothing is fitted
-CLOSED_FORM_WIDTH = 2_500  # weights up to which a Gram matrix is decomposed in seconds
+CLOSED_FORM_WIDTH = 1_000  # weights up to which a covariance is inverted, in a second
+DENSE_INPUTS = 2_500  # inputs up to which second moments are factored, in a second, too
 COLLINEAR = 1e-5  # singular values below this share of the largest count as zero
-TOLERANCE = 1e-4  # of the gradient's norm, as a share of that at zero weights
+TOLERANCE = 1e-4  # of the gradient's norm, as a share of that at the start
 MAX_ITERATIONS, MAX_IMAGE_ITERATIONS = 2_000, 100
 VALUES, ROWS = 2**21, 2**16  # of test rows that are in memory at a time
 NATS = 0.002  # by which a classifier may fall short, besides its share of the attainable gain
@@ -64,6 +65,7 @@ class Inputs:
 
     numbers: Array
     indicators: Any  # scipy.sparse.csr_array (n, slots)
+    num_slots: tuple[int, ...] = ()  # of each category
 
     @classmethod
     def encode_table(cls, features: Array, recipe: Columns) -> Self:
@@ -80,7 +82,8 @@ class Inputs:
             known = np.flatnonzero(slots >= 0)
             entries = np.ones(len(known)), (known, slots[known])
             blocks.append(scipy.sparse.csr_array(entries, (len(features), num_slots)))
-        return cls(np.nan_to_num(numbers, copy=False, nan=0.0), scipy.sparse.hstack(blocks, format="csr"))
+        numbers, widths = np.nan_to_num(numbers, copy=False, nan=0.0), tuple(each.shape[1] for each in blocks[1:])
+        return cls(numbers, scipy.sparse.hstack(blocks, format="csr"), widths)
 
     @classmethod
     def encode_images(cls, images: Array, recipe: Pixels) -> Self:
@@ -98,17 +101,83 @@ class Inputs:
         """The inputs times ``rows`` ``(n, outputs)``: ``(inputs + 1, outputs)`` float64."""
         return np.concatenate([self.numbers.T @ rows, self.indicators.T @ rows, rows.sum(axis=0, keepdims=True)])
 
+    def multiply_indicators(self, indicators: Any) -> Array:
+        """The same for sparse ``indicators`` ``(n, slots)``."""
+        counts = (self.indicators.T @ indicators).toarray()
+        return np.concatenate([(indicators.T @ self.numbers).T, counts, indicators.sum(axis=0)[np.newaxis]])
+
+    def second_moments(self) -> Array:
+        """The mean products of inputs ``(inputs + 1, inputs + 1)``; the last column has their means."""
+        ones = np.ones((len(self.numbers), 1))
+        blocks = (
+            self.multiply_transposed(self.numbers),
+            self.multiply_indicators(self.indicators),
+            self.multiply_transposed(ones),
+        )
+        return np.hstack(blocks) / len(ones)
+
     def solve(self, y_true: Array, weight_decay: float) -> Array:
         """The minimum-norm least squares, by the covariance's pseudo-inverse; norm and penalty exclude the bias."""
-        mixed, counts = self.indicators.T @ self.numbers, (self.indicators.T @ self.indicators).toarray()
-        products = np.block([[self.numbers.T @ self.numbers, mixed.T], [mixed, counts]]) / len(y_true)
-        rows, centre = y_true[:, None], y_true.mean()
-        mean, gains = (
-            self.multiply_transposed(each)[:-1] / len(y_true) for each in (np.ones_like(rows), rows - centre)
-        )
-        covariance = products - mean @ mean.T + weight_decay * np.eye(len(mean))
+        moments, centre = self.second_moments(), y_true.mean()
+        gains = self.multiply_transposed(y_true[:, None] - centre)[:-1] / len(y_true)
+        mean = moments[:-1, -1:]
+        covariance = moments[:-1, :-1] - mean @ mean.T + weight_decay * np.eye(len(mean))
         weights = np.linalg.pinv(covariance, COLLINEAR**2, hermitian=True) @ gains
         return np.concatenate([weights, centre - mean.T @ weights])
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """Coordinates of the weights in which a descent takes few steps, however collinear or rare the inputs are.
+
+    They are the weights times the transposed Cholesky factor of the inputs' second moments. A row has one level of a
+    category, so that a category's own moments are a diagonal, and those of the widest category are never dense. If the
+    other inputs are still too many, more categories become diagonals; times their number, these are an upper bound.
+    """
+
+    slots: Array  # the inputs that are a diagonal
+    others: Array  # all other inputs, bias included
+    scale: Array  # (slots, 1): the factor's diagonal
+    coupling: Array  # (others, slots): the factor's rows of the others
+    inverse: Array  # (others, others): the inverse of the factor's last block
+
+    @classmethod
+    def of_inputs(cls, inputs: Inputs, weight_decay: float) -> Self:
+        """Factor the moments plus the penalty, and a tiny ridge, since collinear inputs have no factor."""
+        num_rows, num_numbers = inputs.numbers.shape
+        widths = np.array(inputs.num_slots, np.int64)
+        by_width = np.argsort(-widths)
+        remaining = num_numbers + widths.sum() - np.cumsum(widths[by_width])
+        diagonal = by_width[: 1 + np.count_nonzero(remaining > DENSE_INPUTS)]
+        is_diagonal = np.isin(np.repeat(np.arange(len(widths)), widths), diagonal)
+        indicators = inputs.indicators[:, is_diagonal]
+        others = Inputs(inputs.numbers, inputs.indicators[:, ~is_diagonal])
+        moments, counts = others.second_moments(), len(diagonal) * indicators.sum(axis=0)
+        ridge = weight_decay + COLLINEAR**2 * (np.trace(moments) + counts.sum() / num_rows)
+        scale = np.sqrt(counts / num_rows + ridge)
+        coupling = others.multiply_indicators(indicators)
+        coupling /= num_rows * scale
+        moments[:-1, :-1] += ridge * np.eye(len(moments) - 1)
+        slots = num_numbers + np.flatnonzero(is_diagonal)
+        return cls(
+            slots=slots,
+            others=np.delete(np.arange(num_numbers + len(is_diagonal) + 1), slots),
+            scale=scale[:, np.newaxis],
+            coupling=coupling,
+            inverse=np.linalg.inv(np.linalg.cholesky(moments - coupling @ coupling.T)),
+        )
+
+    def find_weights(self, coordinates: Array) -> Array:
+        """The weights ``(inputs + 1, outputs)`` at ``coordinates`` of the same shape."""
+        weights, count = np.empty_like(coordinates), len(self.slots)
+        weights[self.others] = self.inverse.T @ coordinates[count:]
+        weights[self.slots] = (coordinates[:count] - self.coupling.T @ weights[self.others]) / self.scale
+        return weights
+
+    def find_gradient(self, gradient: Array) -> Array:
+        """The gradient by the coordinates, from that by the weights."""
+        slots = gradient[self.slots] / self.scale
+        return np.concatenate([slots, self.inverse @ (gradient[self.others] - self.coupling @ slots)])
 
 
 # The fit that no training beats
@@ -127,8 +196,13 @@ def fit_table(features: Array, y_true: Array, recipe: Columns, num_outputs: int,
     inputs = Inputs.encode_table(features, recipe)
     if not objective.is_of_classes:
         y_true = (y_true - recipe.target_scaling.mean) / recipe.target_scaling.scale
-    weights, words = _minimise(inputs, y_true, num_outputs, replace(objective, scale=1.0), MAX_ITERATIONS)
-    count = inputs.numbers.shape[1]
+    objective, count = replace(objective, scale=1.0), inputs.numbers.shape[1]
+    words = f"converged fit to {pluralize(len(y_true), 'row')}"
+    if objective.loss is Loss.SQUARED and count + sum(inputs.num_slots) <= CLOSED_FORM_WIDTH:
+        weights = inputs.solve(y_true, objective.weight_decay)
+    else:
+        whitening = Whitening.of_inputs(inputs, objective.weight_decay) if count <= DENSE_INPUTS else None
+        weights, words = _descend(inputs, y_true, num_outputs, objective, MAX_ITERATIONS, whitening)
     named = {"W": weights[:count], "effects": weights[count:-1], "b": weights[-1]}
     folded = raw_units.fold_weights(named, recipe, np.float64)
     return ConvergedFit(named, partial(raw_units.score_rows, folded, recipe), words)
@@ -137,7 +211,7 @@ def fit_table(features: Array, y_true: Array, recipe: Columns, num_outputs: int,
 def fit_images(images: Array, y_true: Array, recipe: Pixels, num_outputs: int, objective: Objective) -> ConvergedFit:
     """The same for images ``(n, …)``, in few iterations: fits that have converged often do worse on test rows."""
     inputs = Inputs.encode_images(images, recipe)
-    weights, words = _minimise(inputs, y_true, num_outputs, objective, MAX_IMAGE_ITERATIONS)
+    weights, words = _descend(inputs, y_true, num_outputs, objective, MAX_IMAGE_ITERATIONS)
     named = {"W": weights[:-1], "b": weights[-1]}
     return ConvergedFit(named, lambda rows: Inputs.encode_images(rows, recipe).scores(weights), words)
 
@@ -158,39 +232,44 @@ FIT_RULES = {  # by the kind of recipe
 }
 
 
-def _minimise(
-    inputs: Inputs, y_true: Array, num_outputs: int, objective: Objective, max_iterations: int
+def _descend(
+    inputs: Inputs,
+    y_true: Array,
+    num_outputs: int,
+    objective: Objective,
+    max_iterations: int,
+    whitening: Whitening | None = None,
 ) -> tuple[Array, str]:
     """The weights ``(inputs + 1, outputs)``, and a description of the fit.
 
-    They are computed in closed form for a squared loss and a small matrix; otherwise by L-BFGS until the gradient's
-    norm is ``TOLERANCE`` of that at zero weights.
+    L-BFGS descends from zero weights, in the coordinates of the ``whitening`` if there is one, until the gradient's
+    norm is ``TOLERANCE`` of that at the start.
     """
-    num_inputs = inputs.numbers.shape[1] + inputs.indicators.shape[1]
-    shape = num_inputs + 1, num_outputs
+    import scipy.optimize
+
+    shape = inputs.numbers.shape[1] + inputs.indicators.shape[1] + 1, num_outputs
+
+    def find_weights(flat: Array) -> Array:
+        return whitening.find_weights(flat.reshape(shape)) if whitening else flat.reshape(shape)
 
     def evaluate(flat: Array) -> tuple[float, Array]:
-        weights = flat.reshape(shape)
+        weights = find_weights(flat)
         loss, slopes = objective.mean_and_gradient(inputs.scores(weights), y_true)
         gradient = inputs.multiply_transposed(slopes)
         gradient[:-1] += objective.weight_decay * weights[:-1]
+        gradient = whitening.find_gradient(gradient) if whitening else gradient
         return loss + objective.penalty({"": weights[:-1]}), gradient.ravel()
 
     start = np.zeros(math.prod(shape))
     slope = float(np.linalg.norm(evaluate(start)[1]))
-    if objective.loss is Loss.SQUARED and num_inputs <= CLOSED_FORM_WIDTH:
-        found = inputs.solve(y_true, objective.weight_decay).ravel()
-    else:
-        import scipy.optimize
-
-        gtol = TOLERANCE * slope / np.sqrt(start.size)
-        options = {"gtol": gtol, "ftol": 0.0, "maxiter": max_iterations, "maxcor": 20}
-        found = scipy.optimize.minimize(evaluate, start, jac=True, method="L-BFGS-B", options=options).x
-    left = float(np.linalg.norm(evaluate(found)[1])) / (slope or math.inf)
+    gtol = TOLERANCE * slope / np.sqrt(start.size)
+    options = {"gtol": gtol, "ftol": 0.0, "maxiter": max_iterations, "maxcor": 20}
+    found = scipy.optimize.minimize(evaluate, start, jac=True, method="L-BFGS-B", options=options)
+    left = float(np.linalg.norm(found.jac)) / (slope or math.inf)
     words = f"fit to {pluralize(len(y_true), 'row')}"
     if left > TOLERANCE:
-        return found.reshape(shape), f"{words} that has not converged (gradient {left:.1g} of the first)"
-    return found.reshape(shape), f"converged {words}"
+        return find_weights(found.x), f"{words} that has not converged (gradient {left:.1g} of the first)"
+    return find_weights(found.x), f"converged {words}"
 
 
 def find_best_constant(

@@ -97,6 +97,18 @@ def test_the_last_judged_run_is_told_beside_a_newer_one_that_was_not(
         assert words in done.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("weekly")
+def test_every_skip_leaves_out_one_more_run_and_status_has_the_next_that_begins() -> None:
+    skipped = []
+    for _ in range(5):  # the server itself plans three
+        due, later = deployments.skip(WEEKLY)
+        (each,) = [each for each in status.describe(state.read()).deployments if each.name == WEEKLY]
+        assert (later, each.next_start) == (due + timedelta(days=7), later)
+        skipped.append(due)
+    assert skipped == sorted({*skipped})
+
+
 CODES = {GateFailed: 3, TrainingDiverged: 3, DataError: 4, DeviceMissing: 5, UsageError: 2, GradmillError: 1}
 RUNS_END: list[tuple[Any, int]] = [(error("found UsageError: x", "y", "z"), code) for error, code in CODES.items()]
 RUNS_END += [(ValueError("DataErrors: none"), 1), (Crashed(), 1), (Cancelled(), 1), (Completed(), 0)]

@@ -45,7 +45,6 @@ from tasks.parameters.form import ParameterModel, describe_expected
 OURS = {"all_": [TAG]}
 PAGE = 200  # the maximum number of deployments or runs that a server returns at a time
 LATE = timedelta(minutes=1)  # a worker looks for runs every few seconds
-SCHEDULER_SECONDS = 30.0
 ASK_SECONDS = 2.0
 SEE_THE_FORM = "see gradmill trigger {} --list-params"
 FORMS: dict[str | None, type[ParameterModel]] = {
@@ -55,6 +54,7 @@ FORMS: dict[str | None, type[ParameterModel]] = {
     "flows.maintain.maintain": MaintainParameters,
     "flows.tune.tune": TuneParameters,
 }
+AHEAD = timedelta(days=5 * 365)  # in which a schedule must have a date
 FROM = datetime(2026, 1, 1, tzinfo=UTC)  # of the days in which a schedule's longest interval is searched
 TIMING: TypeAdapter[Any] = TypeAdapter(SCHEDULE_TYPES)
 ERROR = re.compile(r"\b(\w+): ")
@@ -156,7 +156,7 @@ def _plan_dates(schedule: str, most: int = 1, start: datetime | None = None) -> 
     """When a schedule starts runs, as the server plans them; empty if it never does, as on 31 February."""
     planned = TIMING.validate_json(schedule)
     try:
-        return list(asyncio.run(planned.get_dates(most, start, start and start + timedelta(days=5 * 365))))
+        return list(asyncio.run(planned.get_dates(most, start, start and start + AHEAD)))
     except (ValueError, KeyError):
         return []
 
@@ -229,7 +229,7 @@ def list_runs(
     limit: int | None = None,
     **wanted: Any,
 ) -> list[FlowRun]:
-    """List the runs in one of these states, of our deployments unless other ``tags`` are wanted, without skipped ones.
+    """List the runs in one of these states, of our deployments and without skipped ones unless ``wanted`` says other.
 
     Args:
         client: a client of the server.
@@ -292,12 +292,9 @@ def skip(deployment: str) -> tuple[datetime, datetime | None]:
         EnvironmentProblem: the run has just begun.
     """
     with api.client() as client:
-        known, planned = find_deployment(client, deployment), list[FlowRun]()
-        is_on, until = bool(_list_active(known)) and not known.paused, time.monotonic() + SCHEDULER_SECONDS
-        while is_on and not planned and time.monotonic() < until:
-            waiting = list_runs(client, "SCHEDULED", deployment_id={"any_": [known.id]})
-            planned = [run for run in waiting if run.auto_scheduled]
-            time.sleep(0 if planned else 0.5)  # the server plans again after a change
+        known = find_deployment(client, deployment)
+        is_on = bool(_list_active(known)) and not known.paused
+        planned = _plan_runs(client, known) if is_on else []
         if not planned:
             reason = "none is planned" if is_on else why_idle(known) or "no active schedule"
             raise UsageError(f"{deployment} has no upcoming run: {reason}", "a schedule", "see gradmill status")
@@ -305,6 +302,20 @@ def skip(deployment: str) -> tuple[datetime, datetime | None]:
             raise EnvironmentProblem(f"the run {planned[0].name} has begun", "one that waits", "cancel it in the UI")
         moments = [run.expected_start_time for run in planned if run.expected_start_time]
         return moments[0], moments[1] if moments[1:] else None
+
+
+def _plan_runs(client: SyncPrefectClient, deployment: DeploymentResponse) -> list[FlowRun]:
+    """Let the server plan at least two runs; return all that are planned.
+
+    By itself it plans only the next three dates of a schedule, even if runs on these dates were skipped.
+    """
+    now, ours = datetime.now(UTC), {"any_": [deployment.id]}
+    skipped = list_runs(
+        client, state={"name": {"any_": [SKIPPED]}}, deployment_id=ours, expected_start_time={"after_": now}
+    )
+    ahead = {"min_runs": len(skipped) + 2, "end_time": (now + AHEAD).isoformat()}
+    client.request("POST", "/deployments/{id}/schedule", path_params={"id": deployment.id}, json=ahead)
+    return [run for run in list_runs(client, "SCHEDULED", deployment_id=ours) if run.auto_scheduled]
 
 
 def leave_out(client: SyncPrefectClient, run: FlowRun, reason: str) -> bool:

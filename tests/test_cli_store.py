@@ -16,9 +16,10 @@ import flows.__main__
 import flows.cli.app
 from candidate import Contender
 from command_line import GRADMILL, answer, refused, typed
+from documents import load
 from flows import interrupt
 from prefect_api import post
-from store_state import champion, damage
+from store_state import champion, damage, point_to_what_is_there, seal_all
 from table_files import written
 from tasks.store import artifact_paths, locks, model_folder, pointer, schedules
 from tasks.store.schedules import Schedule, Schedules
@@ -66,10 +67,17 @@ def test_what_does_not_exist_or_is_left_out_is_exit_2(command: str, artifacts: P
     assert {*artifacts.rglob("*")} >= before
 
 
-def test_verify_says_what_it_checked_and_a_damaged_version_is_exit_4() -> None:
+def test_verify_says_what_it_checked_and_what_is_not_here_and_a_damaged_version_is_exit_4() -> None:
     found = answer(f"verify {NAME}")
-    assert (found["version"], "stored sample" in found["checked"]) == (2, True)
-    damage(artifact_paths.version(NAME, 2) / "manifest.json", 100)
+    assert (found["version"], "stored sample" in found["checked"], found["missing"]) == (2, True, [])
+    folder = artifact_paths.version(NAME, 2)
+    rows = {"path": "datasets/synthetic-linear/0000.rows", "sha256": "0" * 64}
+    seal_all(folder, dataset=load(folder / "manifest.json")["dataset"] | {"rows": rows})
+    point_to_what_is_there(folder)
+    artifact_paths.history(NAME).unlink()
+    assert answer(f"verify {NAME}")["missing"] == ["history", "row digests"]
+    assert typed("verify", NAME).stdout.endswith("stored sample; not here: history, row digests\n")
+    damage(folder / "manifest.json", 100)
     refused(4, f"verify {NAME}", "manifest.json")
 
 

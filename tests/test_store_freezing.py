@@ -256,9 +256,9 @@ def test_where_no_number_is_left_the_history_is_named(candidate: Contender) -> N
 
 
 def test_a_file_that_is_moved_away_is_begun_anew_and_verify_does_not_say_that_it_checked_one() -> None:
-    assert "history" in verification.verify(NAME, 2)
-    artifact_paths.history(NAME).unlink()
-    assert "history" not in verification.verify(NAME, 2)
+    for is_there in (True, False):
+        assert ["history" in each for each in verification.verify(NAME, 2)] == [is_there, not is_there]
+        artifact_paths.history(NAME).unlink(missing_ok=True)
     pointer.freeze(NAME)
     assert words_of_changes() == ["frozen"]
 

@@ -274,13 +274,14 @@ def verify(
     Example: [bold]gradmill verify houses[/]
     """
     number = model_folder.resolve_version(name, version)
-    checked = verification.verify(name, number)
+    checked, missing = verification.verify(name, number)
     if public_key is not None:
         verification.require_attestation(public_key)
         verification.verify_attestation(artifact_paths.version(name, number), public_key)
         checked.append("attestation")
-    document = {"name": name, "version": number, "checked": checked}
-    return Answer(document, f"{name} version {number} is whole: {', '.join(checked)}")
+    document = {"name": name, "version": number, "checked": checked, "missing": missing}
+    not_here = f"; not here: {', '.join(missing)}" if missing else ""
+    return Answer(document, f"{name} version {number} is whole: {', '.join(checked)}{not_here}")
 
 
 def compare(

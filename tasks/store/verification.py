@@ -16,8 +16,11 @@ RESTORE_ROWS = "restore it from a copy, or remove it: which rows are new at the 
 RESTORE = "restore the folder from a copy, or promote another version and delete this one"
 
 
-def verify(name: str, number: int) -> list[str]:
-    """Check one version thoroughly, and its model's pointer, configuration and history; return what was checked.
+def verify(name: str, number: int) -> tuple[list[str], list[str]]:
+    """Check one version thoroughly, and its model's pointer, configuration and history.
+
+    Returns what was checked, and what is not here: the history may be begun anew, and a store that only serves has no
+    datasets beside its models.
 
     Raises:
         DataError: something is not as it was published; the message names the file.
@@ -32,14 +35,13 @@ def verify(name: str, number: int) -> list[str]:
     if not holds_config(name, config):
         found = f"{artifact_paths.triton_config(name)} is not the champion's"
         raise DataError(found, config.splitlines()[-1], f"gradmill promote {name} VERSION")
-    checked = ["checksums", "manifest", "champion pointer", "config.pbtxt"]
-    if history.verify(name):  # it may have been lost and begun again
-        checked.append("history")
+    checked, missing = ["checksums", "manifest", "champion pointer", "config.pbtxt"], list[str]()
+    (checked if history.verify(name) else missing).append("history")
     _verify_by_running(name, number)
     checked += ["signature", "stored sample"]
-    if verify_rows(name, number):
-        checked.append("row digests")
-    return checked
+    if model_folder.find_manifest(name, number).dataset.rows:  # the book's data have none
+        (checked if verify_rows(name, number) else missing).append("row digests")
+    return checked, missing
 
 
 def verify_rows(name: str, number: int) -> bool:
@@ -49,7 +51,7 @@ def verify_rows(name: str, number: int) -> bool:
         DataError: they have changed.
     """
     rows = model_folder.find_manifest(name, number).dataset.rows
-    if rows is None or not rows.path.exists():  # a store that only serves has no datasets beside its models
+    if rows is None or not rows.path.exists():
         return False
     verified_files.check(rows, RESTORE_ROWS)
     return True

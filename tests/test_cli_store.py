@@ -278,5 +278,5 @@ def test_remove_deletes_a_name_with_its_runs_data_and_overview_once_it_was_asked
     assert [each["key"] for each in kept] == ["predict-houses-overview"]
     assert [path for path in artifacts.rglob("*houses*") if "predict-houses" not in str(path)] == []
     schedules.write(Schedules().with_schedule(Schedule(flow="retrain", name=NAME, cron="0 3 * * *", parameters={})))
-    refused(2, f"remove {NAME} --yes", f"gradmill unschedule {NAME}")
+    refused(2, f"remove {NAME} --yes", f"gradmill unschedule retrain-{NAME}, then remove the name")
     assert all(path.exists() for path in others)

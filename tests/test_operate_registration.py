@@ -408,6 +408,7 @@ def test_a_search_is_scheduled_beside_the_retrains_of_its_name(houses: Server, h
     assert "do not use what is found: gradmill retrain" in told, "its retrains are scheduled without --tuned"
     assert answer("schedule houses --tune")["cron"] == "0 4 1 * *", "what is not given again stays"
     assert TuneParameters.model_validate(asked(houses, "search-houses")).training.seed == 1, "the champion's"
+    refused(2, "remove houses --yes", "gradmill unschedule search-houses retrain-houses, then remove the name")
     assert "gradmill unschedule houses --tune ends the search" in said("unschedule houses")
     declared = (home / "prefect.yaml").read_text()
     (home / "prefect.yaml").write_text(declared[: declared.index("  - name: tune-monthly")])
@@ -417,3 +418,4 @@ def test_a_search_is_scheduled_beside_the_retrains_of_its_name(houses: Server, h
     said("unschedule search-houses")
     assert named(houses) == set(NAMES), "nothing was forgotten meanwhile"
     refused(2, "unschedule houses --tune", "no schedule that searches")
+    answer("remove houses --yes")

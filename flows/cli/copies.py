@@ -63,11 +63,12 @@ def remove(
 
 
 def require_idle(name: str) -> None:
-    """Check that no deployment on a server has an active schedule for a name.
+    """Check that neither ``gradmill schedule`` nor an active schedule of a deployment on a server needs a name.
 
     Raises:
-        UsageError: a deployment has one.
+        UsageError: one does.
     """
+    housekeeping.require_unscheduled(name)
     with on_server(is_needed=False) as is_there:
         if not is_there:
             return

@@ -125,12 +125,7 @@ def remove_name(name: str) -> list[str]:
     """
     facts, places = require_known(name), (artifact_paths.model(name), artifact_paths.dataset(name))
     with schedules.hold_lock():
-        if using := [each.deployment for each in schedules.read().schedules.values() if each.name == name]:
-            raise UsageError(
-                f"{using[0]} still runs for {name} on a schedule",
-                "a name that no schedule needs",
-                f"end the schedule first, for example with gradmill unschedule {name}",
-            )
+        require_unscheduled(name)
         preparing = "another process is preparing its data; waiting for it"
         with locks.hold_lock(artifact_paths.dataset_lock(name), preparing), locks.hold_model(name):
             for place in filter(Path.exists, places):
@@ -139,6 +134,17 @@ def remove_name(name: str) -> list[str]:
     needed = list_evidence()  # runs of another name may have reused files of these
     ours = (each for each in facts.run_folders if each.name not in needed and _is_of(each, name))
     return _remove(ours, RUN, artifact_paths.lock, timedelta())
+
+
+def require_unscheduled(name: str) -> None:
+    """Check that no schedule of ``gradmill schedule`` needs a name.
+
+    Raises:
+        UsageError: one does.
+    """
+    if using := [deployment for deployment, each in schedules.read().schedules.items() if each.name == name]:
+        action = f"gradmill unschedule {' '.join(using)}, then remove the name"
+        raise UsageError(f"{name} is scheduled by {' and '.join(using)}", "a name that no schedule needs", action)
 
 
 def require_known(name: str) -> NameState:

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:Deprecati
 OVERDUE = {"gradmill: notify of softmax-nightly without success", "gradmill: notify of linear-weekly without success"}
 ALWAYS = {
     "gradmill: notify of runs that fail or crash",
+    "gradmill: notify of runs that Prefect cancels",
     "gradmill: notify of drift",
     "gradmill: notify of a full disk",
 }

@@ -5,11 +5,14 @@ import signal
 import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from prefect.client.schemas.objects import State, StateType
 
 from duty import Duty
-from flows.server import up
+from flows.server import api, up
+from flows.server.connection import use_api
 from prefect_api import eventually
 
 pytestmark = pytest.mark.slow
@@ -44,8 +47,21 @@ def test_a_killed_run_is_crashed_at_once_and_its_retry_redoes_no_finished_stage(
     assert "train" in duty.stages(run)
 
 
-def test_a_run_outlasts_a_server_that_stands_still_for_20_seconds_and_then_dies(duty: Duty) -> None:
+def test_a_run_outlasts_a_server_that_stands_still_for_20_seconds_and_then_dies_and_one_that_just_began_is_told(
+    duty: Duty,
+) -> None:
     run, _ = training(duty, 2)
+    nightly = duty.deployment("softmax-nightly")
+    facts = {"flow_id": nightly["flow_id"], "deployment_id": nightly["id"], "tags": ["gradmill"]}
+    beginning = duty.post("/flow_runs/", facts | {"state": {"type": "SCHEDULED"}})["id"]
+
+    def come_to(state: StateType) -> Any:
+        """The state that the run which begins is given, as it asks for this one."""
+        with use_api(f"{duty.ui}/api", duty.credential), api.client() as client:
+            answer = client.set_flow_run_state(beginning, State(type=state))
+        return answer.state and answer.state.type
+
+    assert come_to(StateType.PENDING) == StateType.PENDING
     server = duty.processes_of("flows.server.prefect_server")
     for process in server:
         os.kill(process, signal.SIGSTOP)
@@ -53,6 +69,8 @@ def test_a_run_outlasts_a_server_that_stands_still_for_20_seconds_and_then_dies(
     for process in server:
         os.kill(process, signal.SIGKILL)  # up starts another
     eventually(lambda: duty.answers(), 60, "another server is there")
+    assert come_to(StateType.RUNNING) == StateType.CANCELLED
+    assert "! softmax-nightly: Cancelled" in duty.does("status"), "by Prefect itself: nobody asked for that"
     assert duty.ended(run)["state_type"] == "COMPLETED"
     duty.does("verify", NAME)
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from flows.server import alerts, api, connection, deployments, registration
 from flows.server.deployments import LATE
 from flows.server.registration import POOL
-from flows.tags import DRIFT_TAG, MODEL_TAG, QUEUED, VERDICT_TAG
+from flows.tags import DRIFT_TAG, LOST_SLOT, MODEL_TAG, QUEUED, VERDICT_TAG
 from tasks.errors import DataError, without_credentials
 from tasks.store import artifact_paths, folders
 from tasks.store.state import NameState, StoreState
@@ -273,7 +273,7 @@ def _describe_deployments(
 
 def _ended_badly(deployment: DeploymentResponse, run: FlowRun, state: StoreState) -> bool:
     """Whether a run failed and no retrain of the same name has ended well since, for example by the command line."""
-    if run.state_type not in ENDED_BADLY:
+    if run.state_type not in ENDED_BADLY and not (explain_failure(run) or "").startswith(LOST_SLOT):
         return False
     names = {tag.removeprefix(MODEL_TAG) for tag in deployment.tags if deployment.entrypoint == RETRAIN}
     ended = (each.ended for name in names & state.names.keys() for each in state.names[name].runs if each.ended_well)

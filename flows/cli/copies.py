@@ -86,7 +86,7 @@ def require_idle(name: str) -> None:
 def maintain(given: Annotated[Given, MaintainParameters]) -> Answer:
     """Remove old run folders and predictions, old versions of scheduled names, and splits that nothing refers to.
 
-    Unfinished jobs and the evidence of kept versions stay.
+    Unfinished jobs, the evidence of kept versions and whatever is younger than a day stay.
 
     Example: [bold]gradmill maintain --keep 20[/]
     """

@@ -162,6 +162,7 @@ def test_the_command_says_where_the_page_is_refuses_a_taken_port_and_ends_by_ctr
         assert asked(address, "/model.json")[0] == 200
         again = run_gradmill("demo", SOFTMAX, "--port", address.partition(":")[2])
         assert_clear(again, 2, "is taken")
+        assert "PREFECT" not in again.stderr.upper()
         demo.send_signal(signal.SIGINT)
         demo.communicate(timeout=30)
     assert demo.returncode == 130

@@ -53,8 +53,10 @@ def start(
     return supervisor.start(command, own | dict(environment) | secret, log, cwd, [listener.fileno()])
 
 
-def listen(port: int) -> socket.socket:
-    """Open the server's socket. It stays ours: while the server restarts, callers wait and nobody else can answer.
+def listen(port: int, or_else: str = "") -> socket.socket:
+    """Open a server's socket. It stays ours: while the server restarts, callers wait and nobody else can answer.
+
+    ``or_else`` completes what to do if the port is taken.
 
     Raises:
         UsageError: the port is taken.
@@ -62,11 +64,8 @@ def listen(port: int) -> socket.socket:
     try:
         return socket.create_server(("127.0.0.1", port))
     except OSError as error:
-        raise UsageError(
-            f"port {port} of 127.0.0.1 is taken",
-            "a free port for the Prefect server",
-            "choose another with --port, or set PREFECT_API_URL to join a server that runs already",
-        ) from error
+        found = f"port {port} of 127.0.0.1 is taken"
+        raise UsageError(found, "a free port", f"choose another with --port{or_else}") from error
 
 
 def address(listener: socket.socket) -> str:

@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 
 from candidate import Contender
-from command_line import assert_clear, gradmill, plant, refused, typed
+from command_line import answer, assert_clear, gradmill, plant, refused, typed
 from documents import load
+from flows.pages import overview
 from store_state import champion, damage, forget_changes, point, point_to_what_is_there, seal_all
 from tasks.batch.plan import read_version
 from tasks.errors import DataError
 from tasks.judging.parity import judge_servability, start_fresh_process
 from tasks.parameters import Gates
 from tasks.serving.runtime import TOLERANCE
-from tasks.store import artifact_paths, folders, model_folder, pointer, verification
+from tasks.store import artifact_paths, folders, model_folder, pointer, state, verification
 from tasks.store.documents import Document
 
 pytestmark = pytest.mark.usefixtures("two_versions")
@@ -332,6 +333,9 @@ def test_every_command_on_a_broken_or_lost_pointer_is_exit_4_until_promote(
     harm()
     for command in (f"models {NAME}", "models", f"verify {NAME}", f"show {NAME}", f"backup {tmp_path / 'backup'}"):
         refused(4, command, artifact_paths.champion(NAME), f"gradmill promote {NAME}")
+    told, names = answer(f"report {NAME} --output {tmp_path / 'page.html'}")["headline"], state.read().names.values()
+    assert told.startswith("the live version is unknown: champion.json cannot be read")
+    assert [row[1] for row in overview.tabulate_names(names, "").rows] == ["unknown"]
     assert typed("promote", NAME, "1").returncode == 0
     assert typed("verify", NAME).returncode == 0
     assert champion() == (1, None, [])

@@ -34,7 +34,7 @@ def draw_overview(facts: NameState) -> Page:
 def format_headline(facts: NameState) -> str:
     """One line: what is live since when, how good it is, and the outcome of the last run."""
     pointer, live = facts.pointer, facts.live
-    parts = ["no version is live"]
+    parts = ["the live version is unknown: champion.json cannot be read" if facts.numbers else "no version is live"]
     if pointer:
         parts = [f"version {pointer.version} live since {_day(pointer.promoted_at)}"]
         parts += [find_headline_figure(live)] if live else []
@@ -67,13 +67,14 @@ def tabulate_names(names: Iterable[NameState], url: str) -> PageTable:
     rows = []
     for facts in names:
         pointer, here = facts.pointer, f"{url}/{facts.name}"
+        without_champion = "unknown" if facts.numbers else "none"
         unusual = ["frozen"] if pointer and pointer.frozen else []
         unusual += [f"version {number} held" for number in (pointer.held if pointer else ())]
         last = f"{_minute(facts.runs[0].date)} " if facts.runs else ""
         rows.append(
             (
                 Link(facts.name, here),
-                Link(f"version {pointer.version}", f"{here}/{pointer.version}") if pointer else "none",
+                Link(f"version {pointer.version}", f"{here}/{pointer.version}") if pointer else without_champion,
                 _minute(pointer.promoted_at) if pointer else "",
                 ", ".join(list_figures(facts.live)) if facts.live else "",
                 f"{last}{_describe_last_run(facts).removeprefix('last run ')}",

@@ -248,7 +248,7 @@ CANNOT = {
     "schedule evaluate": "nothing to change of evaluate",
     "schedule linear-weekly --keep 3": "--keep of deployment linear-weekly",
     "unschedule softmax-nightly": "prefect.yaml declares softmax-nightly",
-    "unschedule boats": "no schedule of boats",
+    "unschedule boats": "expected: a scheduled name, and none is scheduled",
     "schedule linear-weekly nobody --cron '0 3 * * *'": "no model nobody",
     "schedule nobody --cron '0 3 * * *'": "nobody",
     "schedule houses": "",
@@ -417,5 +417,5 @@ def test_a_search_is_scheduled_beside_the_retrains_of_its_name(houses: Server, h
     assert named(houses) == {*NAMES, "search-houses"}, "the search goes on"
     said("unschedule search-houses")
     assert named(houses) == set(NAMES), "nothing was forgotten meanwhile"
-    refused(2, "unschedule houses --tune", "no schedule that searches")
+    refused(2, "unschedule houses --tune", "no schedule that searches", "expected: a scheduled name")
     answer("remove houses --yes")

@@ -228,9 +228,10 @@ def _unschedule(client: "SyncPrefectClient | None", target: ScheduleTarget) -> A
         goes_on = not is_search and DEPLOYMENTS["tune"].format(name) in told.schedules
         hint = f"gradmill unschedule {name} --tune ends the search for its settings"
         if deployment not in told.schedules:
-            known = ", ".join(sorted(told.of_flow(target.flow))) or "none"
+            known = sorted(told.of_flow(target.flow))
+            expected = f"one of: {', '.join(known)}" if known else "a scheduled name, and none is scheduled"
             found = f"no schedule {'that searches settings for' if is_search else 'of'} {name}"
-            raise UsageError(found, f"one of: {known}", hint if goes_on else "see gradmill status")
+            raise UsageError(found, expected, hint if goes_on else "see gradmill status")
         schedules.write(told.remove(deployment, is_told=False))
         if client:
             registration.delete(client, deployment, target.flow)

@@ -247,6 +247,17 @@ def test_what_a_child_has_started_is_killed_when_it_does_not_end_in_time(tmp_pat
     assert (len(gone), alive) == (2, [])
 
 
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [("kill -9 $$", "was ended by SIGKILL"), ("exit 3", "exited with code 3")],
+)
+def test_how_a_child_has_ended_is_told_with_its_signal(end: str, told: str, tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb") as output:
+        child = supervisor.start(["sh", "-c", end], {"PATH": "/usr/bin:/bin"}, output)
+    assert supervisor.describe_end(child.wait(60)) == told
+    supervisor.stop(child)
+
+
 # What commands make a person wait for is counted, not timed: requests, what waits for the disk, imports, settings
 
 

@@ -52,6 +52,12 @@ def stop(process: subprocess.Popen[bytes], wait: bool = True) -> None:
         process.wait()
 
 
+def describe_end(code: int) -> str:
+    """How a child has ended, in words; after a signal its exit code is 256 minus the signal's number."""
+    killed_by = {256 - each: each.name for each in signal.Signals}.get(code % 256)
+    return f"was ended by {killed_by}" if killed_by else f"exited with code {code}"
+
+
 def main(command: list[str]) -> int:
     """Run the command until it ends by itself or the pipe on stdin closes; return its exit code."""
     # Inheritable descriptors here are meant for the command: close_fds would close them.

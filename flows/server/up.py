@@ -187,7 +187,7 @@ class Child:
         """
         if not self.has_ended():
             return
-        found = f"the {self.name} exited with code {self.process.returncode}"
+        found = f"the {self.name} {supervisor.describe_end(self.process.returncode)}"
         if time.monotonic() - self._started < LASTING_SECONDS:
             raise EnvironmentProblem(found, "a process that keeps running", f"see {self.log}")
         print(f"{found}; starting another, see {self.log}", file=sys.stderr)

@@ -245,7 +245,7 @@ class MirroredModel(Record):
 
 
 class Prediction(Record):
-    """One finished batch prediction: ``rows`` were written, ``rejects`` could not be read.
+    """One finished batch prediction: ``rows`` were written, ``rejects`` could not be predicted.
 
     ``seconds`` is the time from the start of the first shard to the rename of the last part, in the call that finished
     it.

@@ -365,7 +365,10 @@ def test_dates_far_from_1970_and_numbers_of_any_size_and_sign_are_in_order(
     assert times[is_test].min() > times[~is_test].max()
 
 
-@pytest.mark.parametrize("form", ["%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M Z"])
+@pytest.mark.parametrize(
+    "form",
+    ["%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M Z", "%Y-%m-%d %H:%M +01:00"],
+)
 def test_the_latest_rows_are_found_by_dates_in_any_form(form: str, tmp_path: Path) -> None:
     days = np.datetime64("2023-12-01", "s") + RNG.permutation(DATES) // 10 * DAY
     written_days = [day.strftime(form) for day in days.astype(object)]

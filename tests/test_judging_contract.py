@@ -299,6 +299,25 @@ def test_versions_are_compared_on_rows_that_neither_was_trained_on_whatever_rule
     assert sum(each > 0 for each in num_known) >= 3
 
 
+# Two versions side by side
+
+
+@pytest.mark.slow
+def test_compare_shows_the_options_that_differ_and_a_name_keeps_which_levels_are_rare(tmp_path: Path) -> None:
+    rng, shops = np.random.default_rng(0), np.arange(800) % 100
+    x, effects = rng.normal(size=800), 3 * rng.normal(size=100)[shops]
+    columns = {"shop": [f"shop {shop}" for shop in shops], "x": x, "y": effects + 9 * x + rng.normal(size=800)}
+    path = written(tmp_path / "t.csv", columns)
+    ask("retrain", "linear-regression", "--name", "shops", "--data", path, "--target", "y", "--no-predict")
+    ask("retrain", "shops", "--min-level-rows", "3", "--weight-decay", "auto", "--no-predict")
+    found = ask("compare", "shops", "1", "2")
+    assert found["settings"] == {"min_level_rows": [None, 3], "weight_decay": [None, "auto"]}
+    assert found["not_judged"] is None
+    for known, is_kept in (("--name shops", True), ("--target y", False)):
+        rare = [each for each in ask("inspect", path, *known.split())["findings"] if each["rule"] == "rare-levels"]
+        assert bool(rare) != is_kept
+
+
 # Evaluation of kept versions
 
 

@@ -186,10 +186,18 @@ FAULTS: dict[str, tuple[Columns, str, str, str]] = {
     ),
     "no time": (with_y(g=once(every("2024-01-01"), 7, "soon")), "--time-column g", "no-moment g", "'soon' in row 7"),
     "a time in another zone": (
-        with_y(g=once(every("2024-01-01"), 7, "2024-01-01T00:00:00Z")), "--time-column g", "no-moment g", "not a date"
+        with_y(g=once(every("2024-01-01", "2024-01-02"), 7, "2024-01-01T00:00:00Z")), "--time-column g",
+        "no-moment g", "'2024-01-01T00:00:00Z' in row 7",
     ),
     "a number among times": (
         with_y(g=once(every("2024-01-01"), 7, "5")), "--time-column g", "no-moment g", "not a date"
+    ),
+    "an empty time": (
+        with_y(g=once(every("31.12.2024", "2.1.2024"), 7, "")), "--time-column g", "no-moment g", "'' in row 7"
+    ),
+    "a zone among days without": (
+        with_y(g=once(every("31.12.2024 9:00", "2.1.2024 9:00"), 7, "3.1.2024 9:00+01:00")), "--time-column g",
+        "no-moment g", "'3.1.2024 9:00+01:00' in row 7",
     ),
     "no time among days": (
         with_y(g=once(every("12/31/2024", "01/02/2024"), 7, "2024-01-02")), "--time-column g", "no-moment g",
@@ -287,6 +295,10 @@ SPLITS: dict[str, tuple[Columns, str, str, tuple[int, ...]]] = {
     "ten days": (LATE, "--time-column d --window 10d", "time", (160, 0, 40, 20, 180)),
     "a week": (LATE, "--time-column d --window 1w", "time", (120, 0, 20, 20, 240)),
     "hours": (LATE, "--time-column d --window 72h", "time", (40, 0, 20, 20, 320)),
+    "days of which the last are of either order": (
+        with_y(d=[f"{at // 20 + 1:02}/02/2024" if at < 260 else f"{at // 20 - 12:02}/03/2024" for at in N]),
+        "--time-column d --window 7d", "time", (120, 0, 20, 0, 260),
+    ),
     "more than there is": (LATE, "--time-column d --window 500d", "time", (300, 0, 80, 20, 0)),
 }  # fmt: skip
 

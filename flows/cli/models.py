@@ -302,7 +302,7 @@ def compare(
     first, second = both = [
         model_folder.find_manifest(name, model_folder.resolve_version(name, number)) for number in (a, b)
     ]
-    settings = _pair(each.parameters.training.model_dump(mode="json") for each in both)
+    settings = _pair(map(_list_settings, both))
     change = _subtract(*(_find_weights(each) for each in both))
     moved = list_coefficients({"weights": change}, second.recipe, first.dataset.class_names)
     gates: tuple[GateVerdict, ...] = ()
@@ -328,6 +328,13 @@ def _pair(facts: Iterable[dict[str, Any]]) -> dict[str, tuple[Any, Any]]:
     """The facts of two versions in pairs; None where one lacks a fact."""
     a, b = facts
     return {key: (a.get(key), b.get(key)) for key in a | b}
+
+
+def _list_settings(manifest: Manifest) -> dict[str, Any]:
+    """The options of training and of own data, by name."""
+    asked = manifest.parameters.model_dump(mode="json")
+    settings: dict[str, Any] = (asked.get("data") or {}) | asked["training"]
+    return settings
 
 
 def _describe_data(manifest: Manifest) -> dict[str, Any]:

@@ -253,8 +253,11 @@ def write_file(path: Path, folder: Path, job: Job, tables: tuple[DataFile, ...] 
     Raises:
         DataError: the input or a part is damaged or has changed.
     """
+    paths = tuple(sorted({*job.file_paths, str(path.resolve())}))
     if path.exists() and atomic.file_digest(path) in job.file_digests:
         print_message(f"{path} is there already")
+        if paths != job.file_paths:
+            write_document(folder, job := job.model_copy(update={"file_paths": paths}))
         return job
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic.sweep(path.parent, depth=0)
@@ -267,8 +270,8 @@ def write_file(path: Path, folder: Path, job: Job, tables: tuple[DataFile, ...] 
                 writer.write_table(table)
         check_unchanged(each.fingerprint for each in tables or ())
         digest = atomic.file_digest(temporary)
-        digests, paths = {*job.file_digests, digest}, {*job.file_paths, str(path.resolve())}
-        job = job.model_copy(update={"file_digests": tuple(sorted(digests)), "file_paths": tuple(sorted(paths))})
+        digests = tuple(sorted({*job.file_digests, digest}))
+        job = job.model_copy(update={"file_digests": digests, "file_paths": paths})
         write_document(folder, job)
     print_message(f"every row, with its prediction, in {path}", short=path.name)
     return job

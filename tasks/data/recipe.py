@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 UNNAMED_INDEX = "Unnamed: 0"
 INDEX_NAMES = UNNAMED_INDEX, "__index_level_0__"
 DESCRIBED = {"name", "kind", "levels", "source", "part", "zone"}  # fields of a column that consumers need
-FIXED = DESCRIBED | {"form"}  # fields of a column that version 1 fixes
+FIXED = DESCRIBED | {"form", "rare"}  # fields of a column that a name keeps
 # Training rows below which a level shares its weight with the other rare ones, unless the user says another number. Of
 # twelve tables (twelve random splits each), five were better with 3 (R² up to 0.96 instead of 0.45), and three worse by
 # 0.02 to 0.06.
@@ -306,6 +306,7 @@ class SplitRule(PersistedRecord):
     column: str | None = None
     test: float = Field(gt=0, lt=1)  # share
     features: tuple[str, ...] = ()  # columns whose values are hashed, sorted by name
+    form: str = unless_empty("")  # of dates in the column's text, such as 31.12.2024; empty for ISO 8601
 
     @property
     def is_by_time(self) -> bool:

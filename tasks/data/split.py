@@ -85,10 +85,10 @@ def split_by_column(
     """
     name, fault, missing = str(rule.column), None, None
     if rule.is_by_time:
-        times = read_times(column)
+        times = read_times(column, rule.form)
         inputs = encode_times(times.values)
         split = split_by_time(inputs, rule.test)._replace(has_dates=times.are_dates)
-        fault = check_times(name, column, times.values, name_row)
+        fault = check_times(name, column, times.values, rule.form, name_row)
     else:
         levels = find_levels(column)
         inputs = _hash_names(levels)
@@ -142,12 +142,26 @@ def split_by_names(levels: Levels, keys: Hashes) -> SplitAssignment:
     return split._replace(findings=(error("split-column", None, said, expected, "rename them"),))
 
 
-def read_times(column: pa.ChunkedArray) -> RowTimes:
-    """The time of each row: a number unchanged, a date as microseconds since 1970."""
+def find_time_form(rule: SplitRule, column: pa.ChunkedArray) -> str:
+    """The form of dates in text by which rows are split: as version 1 fixed it, or as all rows of the column show it.
+
+    It is empty for ISO 8601, and where rows are not split by dates in text of one form.
+    """
+    if rule.form or not rule.is_by_time or tabular.kind_of(column.type) != "text":
+        return rule.form
+    forms = date_parts.find_common_forms(find_levels(column).used_levels)
+    return forms[0] if len(forms) == 1 else ""
+
+
+def read_times(column: pa.ChunkedArray, form: str = "") -> RowTimes:
+    """The time of each row: a number unchanged, a date as microseconds since 1970.
+
+    Dates in text are ISO 8601 or in this ``form``; if it is empty, in one that only they fit.
+    """
     if (kind := tabular.kind_of(column.type)) != "text":
         return RowTimes(statistics.to_numbers(column), kind == "date")
     found = find_levels(column)
-    values, are_dates = _parse_times(found.used_levels)
+    values, are_dates = _parse_times(found.used_levels, form)
     return RowTimes(found.take(np.append(values, np.nan)), are_dates)
 
 
@@ -172,34 +186,44 @@ def decode_times(keys: Hashes) -> NDArray[np.float64]:
     return values
 
 
-def _parse_times(texts: pa.Array) -> RowTimes:
-    """Texts as numbers, or else as dates of one form, with offsets in UTC; all NaN if neither fits all of them."""
+def _parse_times(texts: pa.Array, form: str) -> RowTimes:
+    """Texts as numbers, or else as dates of one form, all with a zone or none; all NaN if neither fits all of them."""
     numbers = tabular.parse_numbers(texts)
     if numbers.null_count == texts.null_count:
         return RowTimes(tabular.to_numbers(numbers), are_dates=False)
     dates = date_parts.parse_dates(texts)
-    if dates is None and len(forms := date_parts.find_common_forms(texts)) == 1:
-        dates = pa.array(date_parts.read_dates(texts, forms[0], "UTC").moments)
+    if dates is None and len(forms := [form] if form else date_parts.find_common_forms(texts)) == 1:
+        moments, is_invalid = date_parts.read_dates(texts, forms[0], "UTC")
+        is_zoned = date_parts.find_zoned(texts.drop_null(), forms[0])
+        if not is_invalid.any() and is_zoned.all() == is_zoned.any():
+            dates = pa.array(moments)
     if dates is None:
         return RowTimes(np.full(len(texts), np.nan), are_dates=False)
     return RowTimes(tabular.to_numbers(dates), are_dates=True)
 
 
 def check_times(
-    name: str, column: pa.ChunkedArray, times: NDArray[np.float64], name_row: Callable[[int], str]
+    name: str, column: pa.ChunkedArray, times: NDArray[np.float64], form: str, name_row: Callable[[int], str]
 ) -> Finding | None:
-    """What is wrong with a text column in which times are missing; ``name_row`` says where a row of it is."""
+    """What is wrong with a text column in which times are missing; ``name_row`` says where a row of it is.
+
+    Its dates should have the ``form``, unless that is empty.
+    """
     is_text = tabular.kind_of(column.type) == "text"
     if not is_text or not (np.isnan(times) & pc.is_valid(column).to_numpy()).any():
         return None
     texts = find_levels(column).used_levels.drop_null()
     action = f"rewrite them, or split without --time-column {name}"
-    if len(forms := date_parts.find_common_forms(texts)) > 1:
+    if not form and len(forms := date_parts.find_common_forms(texts)) > 1:
         found = f"{name} holds dates such as {texts[0].as_py()[:SHOWN]!r}, which {' and '.join(forms)} both fit"
         return error("date-order", name, found, "dates of one order, such as 2024-12-31", action)
-    are_dates = (~date_parts.read_dates(texts, form).is_invalid for form in date_parts.find_likely_forms(texts))
-    are_times = max(tabular.parse_numbers(texts).is_valid().to_numpy(False), *are_dates, key=np.count_nonzero)
-    text = texts[int(np.append(np.flatnonzero(~are_times), -1)[0])]  # the last, if some times have a zone
+    fits = [("", tabular.parse_numbers(texts).is_valid().to_numpy(False))]
+    forms = [form] if form else date_parts.find_likely_forms(texts)
+    fits += [(each, ~np.isnat(date_parts.read_dates(texts, each).moments)) for each in forms]
+    likely, is_time = max(fits, key=lambda each: np.count_nonzero(each[1]))
+    is_zoned = date_parts.find_zoned(texts, likely)
+    is_odd = is_zoned != (is_zoned.mean() > 0.5) if is_time.all() else ~is_time
+    text = texts[int(np.argmax(is_odd))]
     row = pc.index(column.cast(pa.string()), text).as_py()
     found = f"{name} is not a date or time: {text.as_py()[:SHOWN]!r} in {name_row(row)}"
     expected = "numbers, or dates of one form, such as 2024-12-31T23:59:59 or 31.12.2024, all with a zone or none"
@@ -227,7 +251,7 @@ def keep_window(table: Table, targets: TargetValues, request: Request) -> Target
         found = f"{column} holds numbers, and --window {window} counts hours, days or weeks"
         action = "write them as 2024-12-31T23:59:59, or leave --window out"
         return targets._replace(findings=(*targets.findings, error("window", column, found, "dates or times", action)))
-    times = read_times(targets.of_column(table.data[column])).values
+    times = read_times(targets.of_column(table.data[column]), find_time_form(request.split, table.data[column])).values
     width = float(window[:-1]) * HOURS[window[-1]] * HOUR
     is_inside = ~(times <= np.fmax.reduce(times, initial=-np.inf) - width)
     is_known = targets.is_known.copy()

@@ -22,7 +22,7 @@ from tasks.data.recipe import Column
 from tasks.data.report import MOST_LEVELS_SHOWN, ColumnReport, DataReport, Finding
 from tasks.data.row_hash import HashInputs
 from tasks.data.schema import Request, Schema
-from tasks.data.split import TRAINING, check_min_rows, keep_window, split_by_column, split_by_hash
+from tasks.data.split import TRAINING, check_min_rows, find_time_form, keep_window, split_by_column, split_by_hash
 from tasks.data.target import TargetValues, check_constant, check_rare_classes, read_target
 from tasks.machine import parallel
 from tasks.machine.words import pluralize
@@ -137,6 +137,7 @@ def _split_rows(
     names = tuple(sorted(column.name for column in columns))
     rule = request.fixed_split or request.split_asked.model_copy(update={"features": names})
     if rule.column:
+        rule = rule.model_copy(update={"form": find_time_form(rule, table.data[rule.column])})
         values = targets.of_column(table.data[rule.column])
         split, of_column = split_by_column(rule, values, partial(targets.name_row, table), hashing)
         inputs.append(of_column)

@@ -121,7 +121,8 @@ def judge_beside(first: Manifest, second: Manifest) -> tuple[GateVerdict, ...]:
     asked = second.parameters.model_dump(exclude_none=True)
     prepared = PreparedDataset(**dict(second.dataset), recipe=second.recipe, raw_test=second.dataset.test)
     model = FileRef(path=path, sha256=second.files[artifact_paths.ONNX])
-    bounds, training = Gates.model_validate(asked.get("gates", {})), Training.model_validate(asked["training"])
+    bounds, defaults = Gates.model_validate(asked.get("gates", {})), "data" if second.dataset.split else "book"
+    training = Training.model_validate(asked["training"] | {"defaults": defaults})
     return compare_with_published(second.name, model, prepared, bounds, training, first.version).gates
 
 

@@ -205,9 +205,10 @@ def _read_table(manifest: Manifest, schema: Schema, source: str, time: str | Non
     if time is not None:
         _require_time_column(time, table.data.column_names)
         column = table.data[time].filter(is_known := rows.targets.is_known)
-        moments = read_times(column)
+        form = by.split.form if time == by.split.column else ""
+        moments = read_times(column, form)
         places = np.flatnonzero(is_known)
-        if fault := check_times(time, column, moments.values, lambda row: table.name_row(int(places[row]))):
+        if fault := check_times(time, column, moments.values, form, lambda row: table.name_row(int(places[row]))):
             raise UnfitData((fault,))
     return LabelledRows(
         read=rows.read_inputs,

@@ -66,8 +66,12 @@ class OwnData(ParameterModel):
         (), "Columns to leave out of the features; kept with the name.", Use.TABLES, empty="none"
     )
     category: Names = declare_field((), "Columns whose values are categories.", Use.TABLES, empty="columns of text")
-    min_level_rows: int = declare_field(
-        10, "Levels of a category with fewer training rows share one weight; kept with the name.", Use.TABLES, ge=1
+    min_level_rows: int | None = declare_field(
+        None,
+        "Levels of a category with fewer training rows share one weight; kept with the name.",
+        Use.TABLES,
+        empty="10",
+        ge=1,
     )
     missing: Names = declare_field(
         (), "Texts and numbers that stand for a missing value; kept with the name.", Use.TABLES, empty="NA and the like"

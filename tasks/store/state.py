@@ -24,6 +24,7 @@ from tasks.store import (
     artifact_paths,
     folders,
     history,
+    locks,
     mirror_sync,
     model_folder,
     own_data,
@@ -276,7 +277,7 @@ def _read_documents(state: StoreState, of_name: NameState, only: Collection[Kind
     if "champion" in only:
         with state.collect_faults("champion", model, name):
             of_name.pointer = model_folder.find_champion(name)
-            if of_name.numbers and not of_name.pointer:
+            if of_name.numbers and not of_name.pointer and not locks.is_held(artifact_paths.lock(model)):
                 raise model_folder.lost_pointer_error(name)
     for number in of_name.numbers if "version" in only else ():
         with state.collect_faults("version", folder := artifact_paths.version(name, number), name):

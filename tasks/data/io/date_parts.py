@@ -163,10 +163,10 @@ def parse_dates(texts: pa.Array) -> pa.Array | None:
 
 
 def find_common_forms(texts: pa.Array) -> list[str]:
-    """The forms other than ISO 8601 in which all texts have dates; several if day and month could be exchanged."""
+    """The forms in which all texts have dates; several if day and month could be exchanged."""
     likely = find_likely_forms(texts)
     found = [form for form in likely if not read_dates(texts, form).is_invalid.any()]
-    return [] if "" in found else found  # times of day, which fit every form
+    return [] if "" in found[:-1] else found  # times of day, which fit every form
 
 
 def find_form(levels: Levels, name: str) -> str | Finding | None:
@@ -195,6 +195,12 @@ def find_likely_forms(texts: pa.Array) -> list[str]:
     texts = texts.drop_null()
     sample = texts.take(np.unique(np.linspace(0, len(texts) - 1, SAMPLED).astype(np.int64))) if len(texts) else texts
     return [form for form in DATES if len(sample) and not read_dates(sample, form).is_invalid.all()]
+
+
+def find_zoned(texts: pa.Array, form: str) -> Array:
+    """Which texts ``(n,)`` in a form say their time zone, bool."""
+    found = pc.extract_regex(pc.utf8_trim_whitespace(texts.cast(pa.string())), date_pattern(form)).field("zone")
+    return np.asarray(pc.fill_null(pc.not_equal(found, ""), False))
 
 
 def find_zone_of_texts(texts: pa.Array, form: str) -> str:

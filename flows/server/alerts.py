@@ -40,7 +40,7 @@ GRACE = timedelta(hours=2)  # after the longest interval of a schedule
 HOURS = 26.0  # the default of GRADMILL_NOTIFY_AFTER
 # The last value of GRADMILL_NOTIFY_AFTER: in a tag or, until 2026-11-28, at the start of descriptions.
 AFTER = re.compile(r"(?:notify-after:|Of )([\d.e+]+)(?:$| hours \(GRADMILL_NOTIFY_AFTER\))")
-ALWAYS = ("notify_of_runs", "notify_of_lost_runs", "notify_of_drift", "notify_of_disk")
+GENERAL_ALERTS = ("notify_of_runs", "notify_of_lost_runs", "notify_of_drift", "notify_of_disk")
 RETRAINED_BY = {"softmax-regression": "softmax-nightly", "linear-regression": "linear-weekly"}
 NONE = "none"
 TRY_SECONDS = 20.0
@@ -128,7 +128,7 @@ def update_alerts(client: SyncPrefectClient, strictly: bool = False) -> None:
             return
         known = (AFTER.match(text) for each in there for text in (*each.tags, each.description))
         hours = Settings().notify_after or next((float(text[1]) for text in known if text), HOURS)
-        wanted = [load(kind, BLOCK=block, LOST_SLOT=LOST_SLOT) for kind in ALWAYS]
+        wanted = [load(kind, BLOCK=block, LOST_SLOT=LOST_SLOT) for kind in GENERAL_ALERTS]
         for each in deployments.list_deployments(client):
             if "retrain" in each.tags and (pause := deployments.longest_pause(each)):
                 within = max(timedelta(hours=hours), pause + GRACE)

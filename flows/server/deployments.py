@@ -54,7 +54,7 @@ FORMS: dict[str | None, type[ParameterModel]] = {
     "flows.maintain.maintain": MaintainParameters,
     "flows.tune.tune": TuneParameters,
 }
-AHEAD = timedelta(days=5 * 365)  # in which a schedule must have a date
+HORIZON = timedelta(days=5 * 365)  # in which a schedule must have a date
 FROM = datetime(2026, 1, 1, tzinfo=UTC)  # of the days in which a schedule's longest interval is searched
 TIMING: TypeAdapter[Any] = TypeAdapter(SCHEDULE_TYPES)
 ERROR = re.compile(r"\b(\w+): ")
@@ -156,7 +156,7 @@ def _plan_dates(schedule: str, most: int = 1, start: datetime | None = None) -> 
     """When a schedule starts runs, as the server plans them; empty if it never does, as on 31 February."""
     planned = TIMING.validate_json(schedule)
     try:
-        return list(asyncio.run(planned.get_dates(most, start, start and start + AHEAD)))
+        return list(asyncio.run(planned.get_dates(most, start, start and start + HORIZON)))
     except (ValueError, KeyError):
         return []
 
@@ -313,7 +313,7 @@ def _plan_runs(client: SyncPrefectClient, deployment: DeploymentResponse) -> lis
     skipped = list_runs(
         client, state={"name": {"any_": [SKIPPED]}}, deployment_id=ours, expected_start_time={"after_": now}
     )
-    ahead = {"min_runs": len(skipped) + 2, "end_time": (now + AHEAD).isoformat()}
+    ahead = {"min_runs": len(skipped) + 2, "end_time": (now + HORIZON).isoformat()}
     client.request("POST", "/deployments/{id}/schedule", path_params={"id": deployment.id}, json=ahead)
     return [run for run in list_runs(client, "SCHEDULED", deployment_id=ours) if run.auto_scheduled]
 

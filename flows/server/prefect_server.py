@@ -53,10 +53,10 @@ def start(
     return supervisor.start(command, own | dict(environment) | secret, log, cwd, [listener.fileno()])
 
 
-def listen(port: int, or_else: str = "") -> socket.socket:
+def listen(port: int, alternative: str = "") -> socket.socket:
     """Open a server's socket. It stays ours: while the server restarts, callers wait and nobody else can answer.
 
-    ``or_else`` completes what to do if the port is taken.
+    ``alternative`` completes what to do if the port is taken.
 
     Raises:
         UsageError: the port is taken.
@@ -65,7 +65,7 @@ def listen(port: int, or_else: str = "") -> socket.socket:
         return socket.create_server(("127.0.0.1", port))
     except OSError as error:
         found = f"port {port} of 127.0.0.1 is taken"
-        raise UsageError(found, "a free port", f"choose another with --port{or_else}") from error
+        raise UsageError(found, "a free port", f"choose another with --port{alternative}") from error
 
 
 def address(listener: socket.socket) -> str:

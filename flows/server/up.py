@@ -50,7 +50,7 @@ QUIET = timedelta(minutes=1)  # during which a run that has released its folder 
 AGO = timedelta(minutes=10)  # tolerance, since the clocks of server and runs differ
 DIED = ("CRASHED", "CANCELLED")  # set by a worker, the automation for lost heartbeats, or a person
 REASON = "gradmill up was stopped; Retry continues the run where it stopped"
-JOIN = ", or set PREFECT_API_URL to join a server that runs already"
+JOIN_SERVER = ", or set PREFECT_API_URL to join a server that runs already"
 SUPERSEDED = "left out: a newer run of its deployment is due"
 
 
@@ -86,7 +86,7 @@ def operation(port: int, auth: bool) -> Iterator[Operation]:
             key = settings.PREFECT_SERVER_API_AUTH_STRING.value()
             if key and not auth:
                 raise UsageError("--no-auth, and PREFECT_SERVER_API_AUTH_STRING is set", "one of them", "leave one out")
-            listener = entered.enter_context(prefect_server.listen(port, JOIN))
+            listener = entered.enter_context(prefect_server.listen(port, JOIN_SERVER))
             made, new = connection.find_credential() if auth and not key else (None, False)
             here, key = (
                 connection.make_service(f"http://127.0.0.1:{port}/api", own_credential=made is not None),

@@ -194,7 +194,7 @@ def _parse_times(texts: pa.Array, form: str) -> RowTimes:
     dates = date_parts.parse_dates(texts)
     if dates is None and len(forms := [form] if form else date_parts.find_common_forms(texts)) == 1:
         moments, is_invalid = date_parts.read_dates(texts, forms[0], "UTC")
-        is_zoned = date_parts.find_zoned(texts.drop_null(), forms[0])
+        is_zoned = date_parts.find_texts_with_zone(texts.drop_null(), forms[0])
         if not is_invalid.any() and is_zoned.all() == is_zoned.any():
             dates = pa.array(moments)
     if dates is None:
@@ -221,7 +221,7 @@ def check_times(
     forms = [form] if form else date_parts.find_likely_forms(texts)
     fits += [(each, ~np.isnat(date_parts.read_dates(texts, each).moments)) for each in forms]
     likely, is_time = max(fits, key=lambda each: np.count_nonzero(each[1]))
-    is_zoned = date_parts.find_zoned(texts, likely)
+    is_zoned = date_parts.find_texts_with_zone(texts, likely)
     is_odd = is_zoned != (is_zoned.mean() > 0.5) if is_time.all() else ~is_time
     text = texts[int(np.argmax(is_odd))]
     row = pc.index(column.cast(pa.string()), text).as_py()

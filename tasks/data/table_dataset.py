@@ -229,7 +229,7 @@ def _describe(
 
 
 def _describe_column(table: Table, name: str, request: Request, features: Features, has_dates: bool) -> ColumnReport:
-    """One column with its role, its kind, its missing values, and its range or levels; whether the split is by date."""
+    """One column with its role, kind, missing values, and range or levels; ``has_dates`` if rows are split by date."""
     kinds = {column.input_name: "date" if column.part else column.kind for column in features.columns}
     kind = kinds.get(name) or features.left_out.get(name) or value_kind(table, name)
     if has_dates and name == request.split.column:  # in whatever form

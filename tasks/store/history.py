@@ -147,7 +147,7 @@ def list_demotions(name: str) -> dict[int, str]:
     return found
 
 
-def list_held(name: str) -> set[int]:
+def list_held_versions(name: str) -> set[int]:
     """The versions that were rolled back from and not promoted since; it raises as ``list_changes`` does."""
     held = set[int]()
     for change in list_changes(name):

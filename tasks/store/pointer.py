@@ -21,7 +21,7 @@ def point_to(name: str, number: int, cause: Cause, and_freeze: bool = False) -> 
     before, folder = model_folder.find_pointer(name), artifact_paths.version(name, number)
     left = [before.version] if before and before.version != number else []
     is_rollback = cause.what == "rolled back"
-    held = {*(before.held if before else history.list_held(name)), *(left if is_rollback else ())} - {number}
+    held = {*(before.held if before else history.list_held_versions(name)), *(left if is_rollback else ())} - {number}
     others = {*model_folder.list_versions(name)} - {number, *held}
     replaced = [each for each in (*history.list_demotions(name), *left) if each in others]
     was_frozen = before.frozen if before else any(each.frozen for each in history.list_changes(name)[-1:])

@@ -166,7 +166,8 @@ def find_common_forms(texts: pa.Array) -> list[str]:
     """The forms in which all texts have dates; several if day and month could be exchanged."""
     likely = find_likely_forms(texts)
     found = [form for form in likely if not read_dates(texts, form).is_invalid.any()]
-    return [] if "" in found[:-1] else found  # times of day, which fit every form
+    is_time_of_day = len(found) > 1 and "" in found  # which fits every form
+    return [] if is_time_of_day else found
 
 
 def find_form(levels: Levels, name: str) -> str | Finding | None:
@@ -197,7 +198,7 @@ def find_likely_forms(texts: pa.Array) -> list[str]:
     return [form for form in DATES if len(sample) and not read_dates(sample, form).is_invalid.all()]
 
 
-def find_zoned(texts: pa.Array, form: str) -> Array:
+def find_texts_with_zone(texts: pa.Array, form: str) -> Array:
     """Which texts ``(n,)`` in a form say their time zone, bool."""
     found = pc.extract_regex(pc.utf8_trim_whitespace(texts.cast(pa.string())), date_pattern(form)).field("zone")
     return np.asarray(pc.fill_null(pc.not_equal(found, ""), False))

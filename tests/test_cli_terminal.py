@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from rich.console import Console
 from command_line import GRADMILL, answer, gradmill
 from flows.cli.display import StageList
 from tasks.judging.gates import format_value, judge
-from tasks.machine import run_messages
+from tasks.machine import progress, run_messages
 from tasks.machine.words import format_duration, format_number, tell_apart
 from tasks.store import artifact_paths
 from terminals import Terminal, shown_of
@@ -51,6 +52,34 @@ def test_stages_are_a_list_with_marks_one_figure_and_seconds_that_fits_the_termi
     warning = "warning: t.csv: equal features have different targets [bold]"
     assert " ".join(" ".join(told).split()) == warning
     assert max(map(len, (first, *told, last))) <= width
+
+
+def test_a_line_of_a_stage_stays_however_often_the_list_is_redrawn_while_a_bar_comes_and_goes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    console = type(progress.CONSOLE)(file=(drawn := io.StringIO()), force_terminal=True, width=80, color_system=None)
+    monkeypatch.setattr(progress, "CONSOLE", console)
+    monkeypatch.setattr(progress, "is_watched", True)
+    watcher, is_over = StageList(console, "starting"), threading.Event()
+
+    def redraw() -> None:
+        while not is_over.is_set():
+            watcher._progress.refresh()
+
+    monkeypatch.setattr(run_messages, "watchers", [watcher])
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    thread = threading.Thread(target=redraw)
+    thread.start()
+    stages = [f"stage{number}" for number in range(12)]
+    for stage in stages:
+        with run_messages.show_stage(stage), progress.make_bar() as bar:
+            bar.advance(bar.add_task(stage, total=4), 4)
+    is_over.set()
+    thread.join()
+    sys.setswitchinterval(before)
+    watcher.close()
+    assert [line.split()[:2] for line in shown_of(drawn.getvalue()) if line] == [["✓", stage] for stage in stages]
 
 
 @pytest.mark.parametrize(

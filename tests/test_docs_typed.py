@@ -182,15 +182,12 @@ def typist(fashion_mnist_files: Path, tmp_path_factory: pytest.TempPathFactory) 
     typing.end()
 
 
-def test_every_block_does_what_the_page_shows(typist: Typist) -> None:
+def test_every_block_does_what_the_page_shows_and_fills_every_place_that_pages_name(typist: Typist) -> None:
     for block in blocks(PAGE):
         if block.language == "text":
             typist.assert_said(block.text)
         else:
             typist.type(block)
-
-
-def test_every_place_below_artifacts_that_the_pages_name_is_there(typist: Typist) -> None:
     told = "\n".join(page.read_text() for page in PAGES if page.stem != "decisions")
     named = set(re.findall(r"artifacts/[\w.<>/-]*[\w>/]", told)) - set(OF_OTHERS)
     assert {place for place in named if not list(typist.folder.glob(re.sub(r"<\w+>", "*", place)))} == set()

@@ -2,6 +2,8 @@
 
 import os
 import sys
+from contextlib import nullcontext
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
@@ -15,6 +17,15 @@ class _Terminal(Console):
     def show_cursor(self, show: bool = True) -> bool:
         """Leave the cursor as it is: a run that is killed could not show it again."""
         return False
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as Rich does, but never while its own thread draws what is shown below.
+
+        Rich counts the lines to erase first and writes later: when a bar begins or ends in between, the count is wrong,
+        and a line above the bar is erased, or one of the bar stays.
+        """
+        with self._live_stack[0]._lock if self._live_stack else nullcontext():
+            super().print(*objects, **options)
 
 
 # Whether a person watches standard error, at a terminal that can move its cursor; not if --quiet is given, or Prefect's

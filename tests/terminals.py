@@ -17,15 +17,19 @@ TOKEN = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])|([\r\n])|([^\x1b\r\n]+)")
 
 
 class Terminal:
-    """A command run at a terminal: all that it wrote, with what moves the cursor, and the lines that stand there."""
+    """A command run at a terminal: all that it wrote, with what moves the cursor, and the lines that stand there.
 
-    def __init__(self, command: Sequence[str], environment: dict[str, str] | None = None) -> None:
+    What is ``typed`` waits until the command asks.
+    """
+
+    def __init__(self, command: Sequence[str], environment: dict[str, str] | None = None, typed: str = "") -> None:
         ours, its = pty.openpty()
         ioctl(its, TIOCSWINSZ, struct.pack("HHHH", 50, 80, 0, 0))
         here = {name: value for name, value in os.environ.items() if name not in ("CI", "COLUMNS", "NO_COLOR")}
         here |= {"TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"} | (environment or {})
         process = subprocess.Popen(command, stdin=its, stdout=its, stderr=its, env=here, close_fds=True)
         os.close(its)
+        os.write(ours, typed.encode())
         self.stream = _read(ours, time.monotonic() + SECONDS)
         os.close(ours)
         self.returncode = process.wait(SECONDS)

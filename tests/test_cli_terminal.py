@@ -105,6 +105,27 @@ def test_a_log_of_ci_and_a_terminal_without_a_cursor_get_lines_and_programs_whol
     assert subprocess.check_output(command, text=True) == f"{whole}\n"
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("on_server")
+def test_what_is_odd_is_said_once_below_its_stage_and_a_question_is_legible(
+    artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(f"{('Köln', 'Bonn')[at % 2]},{at % 7},{at % 7 + at % 2}\n" for at in range(300))
+    Path("t.csv").write_bytes(f"city,rooms,price\n{rows}".encode("cp1252"))
+    environment = {"GRADMILL_ARTIFACTS": str(artifacts)}
+    for command in ("retrain linear-regression --name t --data t.csv --target price", "predict t.csv --name t"):
+        seen = Terminal([GRADMILL, *command.split()], environment)
+        odd = [at for at, line in enumerate(seen.lines) if "Windows-1252" in line]
+        assert [seen.lines[at] for at in odd] == ["t.csv is not UTF-8 and is read as Windows-1252"], seen.lines
+        assert seen.lines[odd[0] - 1].split()[:2] == ["✓", "validate" if "retrain" in command else "predict"]
+        assert not [line for line in seen.lines if line.endswith("0:00:00")], seen.lines
+    refused = Terminal([GRADMILL, "remove", "t"], environment, typed="n\n")
+    question = "Delete t: 1 version, history, data and runs? [y/N]: "
+    # The answer stands above, where it was typed before the question.
+    assert (refused.returncode, refused.lines) == (0, ["n", f"{question}nothing was deleted", ""])
+
+
 DURATIONS = {0: "< 1 ms", 0.0004: "< 1 ms", 0.004: "4 ms", 0.04: "40 ms", 0.4: "0.40 s", 4: "4.0 s", 400: "400 s"}
 FIGURES = {
     0: "0", 0.83219: "0.8322", 2024.0: "2024", 9999.6: "10,000", 14823.6: "14,820", -6571910000.0: "-6,572,000,000",

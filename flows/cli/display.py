@@ -157,7 +157,7 @@ class StageList(run_messages.Watcher):
             TimeElapsedColumn(),
             console=console,
             transient=True,
-            redirect_stdout=False,  # stdout is for the command's output
+            redirect_stdout=sys.stdout.isatty(),  # else it is for programs
         )
         self._task = self._progress.add_task(doing, total=None, stage="")
         self._progress.start()

@@ -340,7 +340,7 @@ def _own_columns(tables: tuple[DataFile, ...]) -> Iterator[pa.Table]:
     """All rows of the input in order; a row that cannot be read is null."""
     schema = _unify_schemas(tables)
     names = frozenset(schema.names)
-    selection = Selection(as_text=names, only=names, missing=("",))  # NA may be a country
+    selection = Selection(as_text=names, only=names, missing=("",), is_again=True)  # NA may be a country
     for file in tables:
         for batch in table_batches(file, selection, "reject"):
             known = {

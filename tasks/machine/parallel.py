@@ -5,12 +5,14 @@ ends when its parent does, even if the parent is killed: then the other end of i
 libraries (concurrent.futures, loky) hold both ends of the connection, and outlive a parent that is killed.
 """
 
+import functools
 import queue
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from contextvars import copy_context
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, Generic, TypeVar
@@ -32,15 +34,21 @@ def map_in_threads(work: Callable[[Item], Result], items: Sequence[Item]) -> lis
 
 
 def read_ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """The items, each made ahead in a thread: the first from now on, the next one while the current one is in use."""
+    """The items, each made ahead in a thread: the first from now on, the next one while the current one is in use.
+
+    What a thread prints belongs to the caller's Prefect run.
+    """
     pool = ThreadPoolExecutor(1)
-    return _prefetch(pool, pool.submit(next, items, None), items)
+    make_next = functools.partial(copy_context().run, next, items, None)
+    return _prefetch(pool, pool.submit(make_next), make_next)
 
 
-def _prefetch(pool: ThreadPoolExecutor, next_item: Future[Any], items: Iterator[Item]) -> Iterator[Item]:
+def _prefetch(
+    pool: ThreadPoolExecutor, next_item: Future[Item | None], make_next: Callable[[], Item | None]
+) -> Iterator[Item]:
     with pool:
         while (item := next_item.result()) is not None:
-            next_item = pool.submit(next, items, None)
+            next_item = pool.submit(make_next)
             yield item
 
 

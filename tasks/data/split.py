@@ -56,6 +56,11 @@ class SplitAssignment(NamedTuple):
         """The number of rows in one split."""
         return int(np.count_nonzero(self.split_ids == split_id))
 
+    @property
+    def is_valid(self) -> bool:
+        """Whether the rule gives every row a side; otherwise the split ids say nothing."""
+        return not any(each.is_error for each in self.findings)
+
 
 def hold_out_validation(split: SplitAssignment) -> SplitAssignment | None:
     """Hold out a fifth of the training rows for validation, whole groups or the latest, unless there is such a part.

@@ -152,7 +152,7 @@ def _split_rows(
     stats, sample = measuring.result(), row_hash.sample_rows(digests)
 
     findings += split.findings
-    if not any(each.is_error for each in split.findings):  # otherwise the sides tell nothing
+    if split.is_valid:
         findings += check_min_rows(split)
         findings += check_rare_classes(targets, split.split_ids == TRAINING, target)
     findings += quality_checks.check_columns(columns, num_rows, split.count(TRAINING), stats, lossy)
@@ -195,6 +195,7 @@ def _describe(
     # If the target is unfit, no row counts as unlabelled.
     unlabelled = num_rows - targets.outside - int(targets.is_known.sum()) if len(targets.values) else 0
     kinds = Counter[str](column.kind for column in features.columns if not column.part)
+    sides = rows if rows and rows.split.is_valid else None
     told = [
         f"{kinds[kind]:,} {kind if kinds[kind] == 1 else plural}" for kind, plural in PLURALS.items() if kinds[kind]
     ]
@@ -205,7 +206,7 @@ def _describe(
     summary = [
         f"{pluralize(num_rows, 'row')} in {pluralize(num_files, 'file')}",
         f"features: {', '.join(told) or 'none'}",
-        rows.describe_split() if rows else "",
+        sides.describe_split() if sides else "",
         f"{pluralize(targets.outside, 'row')} outside of the window left out" if targets.outside else "",
         f"{pluralize(unlabelled, 'row')} without a target left out" if unlabelled else "",
     ]
@@ -221,7 +222,7 @@ def _describe(
         ),
         target=request.target,
         classes=dict(zip(targets.class_names, targets.count_classes().tolist(), strict=True)),
-        **(rows.report_split() if rows else {}),
+        **(sides.report_split() if sides else {}),
         unlabelled=unlabelled,
         outside=targets.outside,
         findings=tuple(findings),

@@ -161,7 +161,8 @@ FAULTS: dict[str, tuple[Columns, str, str, str]] = {
     "an infinite target": ({"x": X, "y": once(Y, 399, float("inf"))}, "", "infinite-target y", "inf"),
     "a target beyond float32": ({"x": X, "y": once(Y, 399, -1e39)}, "", "infinite-target y", ""),
     "an infinite value": (with_y(c=once(X, 7, 1e39)), "", "infinite-value c", ""),
-    "a far target": ({"x": X, "y": Y * 14 + 1.7e9}, "", "offset y", ""),
+    "a far target": ({"x": X, "y": Y * 14 + 1.7e9}, "", "offset y", "subtract an offset"),
+    "a tiny target": ({"x": X, "y": Y * 1e-300}, "", "offset y", "multiply the target"),
     "no target at all": ({"x": X, "y": [None] * ROWS}, "", "no-target y", ""),
     "lists": (with_y(c=[[1]] * ROWS), "", "nested-column c", ""),
     "intervals": (with_y(c=pa.array([pa.MonthDayNano([1, 2, 3])] * ROWS)), "", "nested-column c", "interval"),
@@ -229,7 +230,7 @@ def test_a_table_that_cannot_be_learned_is_exit_4_and_says_what_to_do(case: str,
 
 LONG = np.random.default_rng(0).normal(size=60_000)
 NEARLY = once(LONG, 1, 0)  # in a row that is not sampled
-WARNINGS: dict[str, tuple[Columns, str, str]] = {
+WARNINGS: dict[str, tuple[Columns, str, str, *tuple[str, ...]]] = {
     "one value": (with_y(c=every(3)), "warning", "constant-column c"),
     "no value": (with_y(c=pa.nulls(ROWS)), "warning", "constant-column c"),
     "a column twice": (with_y(c=X), "warning", "duplicate-column c"),
@@ -239,6 +240,8 @@ WARNINGS: dict[str, tuple[Columns, str, str]] = {
     "half missing": (with_y(c=[*X[:200], *[None] * 200]), "warning", "missing-values c"),
     "the target in other units": (with_y(c=3 * Y + 1), "warning", "predicts-alone c"),
     "a far mean": (with_y(c=1.7e9 + 3 * X), "warning", "offset c"),
+    "one number in float32": (with_y(c=1.7e9 + X), "warning", "offset c", "one number in float32", "subtract"),
+    "tiny numbers": (with_y(c=(3 + X) * 1e-300), "warning", "offset c", "0 in float32", "multiply it"),
     "rows at odds": ({"x": N // 2, "y": Y}, "warning", "equal-rows"),
     "one pair at odds": ({"x": once(X, 399, X[0]), "y": Y}, "note", "equal-rows"),
     **{
@@ -253,8 +256,10 @@ WARNINGS: dict[str, tuple[Columns, str, str]] = {
 
 @pytest.mark.parametrize("case", WARNINGS)
 def test_what_is_odd_is_said_and_stops_nothing(case: str, tmp_path: Path) -> None:
-    columns, severity, rule = WARNINGS[case]
-    assert rule in rules(inspect(written(tmp_path / "t.parquet", columns)), severity)
+    columns, severity, rule, *words = WARNINGS[case]
+    found = inspect(written(tmp_path / "t.parquet", columns))
+    assert rule in rules(found, severity)
+    assert all(each in json.dumps(found["findings"], ensure_ascii=False) for each in words)
 
 
 def test_levels_of_few_rows_have_weights_of_their_own_where_that_is_requested(tmp_path: Path) -> None:

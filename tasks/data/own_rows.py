@@ -194,8 +194,9 @@ def encode_column(table: Table, column: Column, targets: TargetValues, into: Arr
     if not is_exact and np.nanmin(into) == np.nanmax(into):
         exact = statistics.to_numbers(values)
         if (low := np.nanmin(exact)) < (high := np.nanmax(exact)):
-            found = f"{name} lies between {low:.12g} and {high:.12g}, which are one number in float32"
-            action = f"subtract an offset from it, or leave it out with --ignore {name}"
+            number, remedy = ("one number", "subtract an offset from it") if np.nanmin(into) else ("0", "multiply it")
+            found = f"{name} lies between {low:.12g} and {high:.12g}, which are {number} in float32"
+            action = f"{remedy}, or leave it out with --ignore {name}"
             return warning("offset", name, found, action), is_exact
     return None, is_exact
 

@@ -19,6 +19,7 @@ from tasks.serving.task import TaskName
 
 FEW_VALUES = 10  # as many whole numbers may be classes
 LARGEST = float(np.finfo(np.float32).max)
+SMALLEST = float(np.finfo(np.float32).tiny)  # below it float32 has fewer digits
 MOST_COARSE = 1e-3  # target deviations between two neighbouring float32 numbers; the gate ``parity`` allows no more
 FEWEST = 2  # training rows of a class
 MOST_NAMED = 5  # rare classes that have a line each; if there are more, one line reports all
@@ -114,7 +115,7 @@ def _check_numbers(target: str, values: Array) -> Iterator[Finding]:
             f"float32 can only distinguish values of the target {target} that are at least {spacing:.3g} apart; "
             f"their standard deviation is {deviation:.3g}",
             f"at most {MOST_COARSE:g} of their deviation",
-            "subtract an offset from the target",
+            "subtract an offset from the target" if max(-low, high) >= SMALLEST else "multiply the target",
         )
     if high - low < FEW_VALUES and np.array_equal(values, np.floor(values)):
         yield note(

@@ -37,6 +37,8 @@ from tasks.store.record_base import PersistedRecord
 
 T = TypeVar("T")
 UNKNOWN_CLASS = "of a class that the model does not know, counted as wrong"  # is said behind a number of rows
+BEYOND_FLOAT32 = "with a target beyond float32, left out of the figures"
+LARGEST = np.finfo(np.float32).max
 PROFILED_ROWS = 20_000  # of a job, about, whose columns are compared with those at training: as many as in a profile
 ID = "id_"  # before the name of a column that goes along
 AVERAGED = (" is missing", ", a level that the model has not seen")  # ends of reasons that ``--unknown`` decides on
@@ -53,7 +55,7 @@ def score_answers(task: Task, outputs: Outputs, y_true: Array, target: Target | 
     Squares of a number are taken around the mean that the ``target`` had at training, so that a large one costs no
     digits.
     """
-    is_known = np.abs(y_true) <= np.finfo(np.float32).max  # no prediction is larger, and squares stay finite
+    is_known = np.abs(y_true) <= LARGEST  # no prediction is larger, and squares stay finite
     answer, y_true = outputs[task.answer][is_known], y_true[is_known].astype(np.float64)
     if task.is_counted:
         return {"rows": len(y_true), "correct": int(np.count_nonzero(answer == y_true))}
@@ -89,6 +91,8 @@ class Counts(PersistedRecord):
         if y is not None and version.labels:
             is_unknown = (y < 0) | (y >= len(version.labels))
             notes[UNKNOWN_CLASS] += int(np.count_nonzero(is_unknown))
+        elif y is not None:
+            notes[BEYOND_FLOAT32] += int(np.count_nonzero(np.abs(y) > LARGEST))
         return Counts(
             rows=len(batch.row_ids),
             rejects=len(batch.rejects),

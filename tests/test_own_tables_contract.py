@@ -262,6 +262,21 @@ def test_what_is_odd_is_said_and_stops_nothing(case: str, tmp_path: Path) -> Non
     assert all(each in json.dumps(found["findings"], ensure_ascii=False) for each in words)
 
 
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_numbers_with_leading_zeros_may_be_codes_which_is_said_alike_in_every_format(
+    suffix: str, tmp_path: Path
+) -> None:
+    codes, numbers = every("20095", "01234", "30159", None), every("0", "0.5", "10")
+    path = written(tmp_path / f"t{suffix}", with_y(c=codes, n=numbers, late=[*numbers[1:], "007"]))
+    found, wanted = (rules(inspect(path, *given.split()), "warning") for given in ("", "--category c,late"))
+    said = {"c": "100 values, such as 01234", "late": "1 value, such as 007"}
+    assert {rule: text for rule, text in found.items() if rule.startswith("leading-zeros")} == {
+        f"leading-zeros {name}": f"{name} is read as numbers, although 0 is the first digit of {values}"
+        for name, values in said.items()
+    }
+    assert not [rule for rule in wanted if rule.startswith("leading-zeros")]
+
+
 def test_levels_of_few_rows_have_weights_of_their_own_where_that_is_requested(tmp_path: Path) -> None:
     effects = RNG.normal(size=50)[N % 50]
     path = written(tmp_path / "t.csv", {"c": [f"level {at % 50}" for at in N], "x": X, "y": effects + X + 0.1 * Y})

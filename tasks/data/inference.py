@@ -127,6 +127,8 @@ def _infer_kind(table: Table, name: str, request: Request) -> InferredKind:
     if kind == "number" and _counts_rows(table, name):
         found = f"{name} has a different whole number in every row, as an id would"
         return kind, warning("counts-rows", name, found, f"leave it out with --ignore {name} if it is one")
+    if kind == "number" and (zeros := _find_leading_zeros(table, name)):
+        return kind, zeros
     return ("number" if kind == "null" else kind,)
 
 
@@ -139,6 +141,19 @@ def _names_rows(table: Table, name: str, kind: str) -> bool:
     values = np.zeros(1) if kind == "text" else statistics.to_numbers(column)
     are_whole = np.array_equal(values, np.floor(values))  # a missing value does not equal itself
     return are_whole and all(each.null_count == 0 and len(each.unique()) == len(each) for each in files)
+
+
+def _find_leading_zeros(table: Table, name: str) -> Finding | None:
+    """A warning of numbers with leading zeros, as zip codes have them."""
+    if name not in table.zero_padded and not table.is_text(name):
+        return None
+    levels = table.zero_padded.get(name) or table.levels(name)
+    has_zeros = pc.match_substring_regex(levels.used_levels, tabular.LEADING_ZERO).fill_null(False)
+    if not (count := int(levels.counts[has_zeros.to_numpy(zero_copy_only=False)].sum())):
+        return None
+    found = f"{name} is read as numbers, although 0 is the first digit of {pluralize(count, 'value')}, such as "
+    found += levels.values.filter(has_zeros)[0].as_py().strip()
+    return warning("leading-zeros", name, found, f"if it is a code and not a quantity, use --category {name}")
 
 
 def _counts_rows(table: Table, name: str) -> bool:

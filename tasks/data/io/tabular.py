@@ -38,6 +38,7 @@ MAX_LEVELS = 2**15  # distinct texts, as many as there are codes; beyond this, a
 MAX_COLUMNS = 2000
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?[iI]nf(inity)?$|^(?i:nan)$"
 HEX = r"^[+-]?0[xX][0-9a-fA-F]{1,15}$"
+LEADING_ZERO = r"^\s*0\d+\s*$"  # as in 01234
 NULL_LINE = re.compile(rb"(?:\A|\})\s*null\s*(?:\Z|[{n])")  # among JSON lines
 JSON_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 KINDS: tuple[tuple[Kind, Callable[[pa.DataType], bool]], ...] = (

@@ -287,7 +287,7 @@ SAID = {  # the exit code, and what is printed
     "predict t.csv --name houses --output artifacts/models/houses": "2: is inside the artifacts folder",
     "evaluate houses t.csv --version 9": "2: houses has no version 9",
     "evaluate houses no.csv": "4: no file",
-    "evaluate houses less.csv": "4: column kind is missing",
+    "evaluate houses less.csv": "4: column kind is missing | to do: correct the data",
     "evaluate houses header.csv": "4: holds no rows",
     "evaluate houses null.jsonl": "4: row 0 is null",
     "retrain houses --data nameless.parquet": "4: column 5 has no name",

@@ -405,9 +405,18 @@ def test_evaluate_judges_a_classifier_on_a_handful_of_rows_of_one_class(store: T
     dear = new[new.kind == "dear"][:5].assign(city="Bonn")
     few = ask("evaluate", "kinds", written(tmp_path / "dear.csv", dear))
     assert (few["rows"], set(few["recall"])) == (5, {"dear"}), "the average stands in for a level that is new"
-    for kind, option in (("free", "--unseen"), (np.nan, "--unseen"), ("dear", "--time-column=when")):
-        rows = written(tmp_path / "unfit.csv", dear.assign(kind=kind))
-        assert_clear(typed("evaluate", "kinds", rows, option), 4)
+    assert_clear(typed("evaluate", "kinds", path, "--time-column=when"), 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unfit", [{"kind": "free"}, {"kind": np.nan}, {"area": np.inf}, {"area": "large"}])
+def test_advice_on_rows_that_evaluate_cannot_judge_by_names_no_option_of_a_retrain(
+    unfit: dict[str, Any], store: TrainedStore, tmp_path: Path
+) -> None:
+    rows = written(tmp_path / "unfit.csv", sales(20, seed=1).assign(**unfit))
+    done = typed("evaluate", "kinds", rows)
+    assert_clear(done, 4, "to do: correct the data, or remove the rows")
+    assert "--" not in done.stderr
 
 
 @pytest.mark.slow

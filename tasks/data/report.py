@@ -214,7 +214,7 @@ class UnfitData(DataError):
             head = f"{pluralize(len(errors), 'fault')} in the data:"
             self.found = "\n- ".join([head, *(each.sentence for each in errors)])
             self.expected = "data without these faults"
-            others = ", or leave columns out with --ignore" if any(each.column for each in errors) else ""
+            others = ", or leave columns out with --ignore" if any("--ignore" in each.action for each in errors) else ""
             self.action = f"fix them{others}"
 
 

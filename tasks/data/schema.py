@@ -244,10 +244,10 @@ def _check_names(
         )
 
 
-def require_columns(header: Sequence[str], request: Request, ignored_rules: Collection[str] = ()) -> None:
-    """Check only the names of a table's columns, except by rules that are tolerated.
+def require_columns(header: Sequence[str], request: Request) -> None:
+    """Check only the names of a table's columns.
 
     Raises:
         DataError: a column is requested or known but missing, or present but unknown.
     """
-    require_fit(assign_roles(request, header)[2], ignored_rules)
+    require_fit(assign_roles(request, header)[2])

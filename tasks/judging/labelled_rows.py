@@ -17,9 +17,8 @@ from tasks.data.io.images import LabelledImages
 from tasks.data.io.table_builder import build_table
 from tasks.data.prepared_splits import PREPARE_ANEW, Examples, read_arrays
 from tasks.data.recipe import SplitRule
-from tasks.data.report import DataReport, Finding, UnfitData, require_fit
-from tasks.data.schema import ImageSchema, Request, Schema, find_schema
-from tasks.data.schema import require_columns as require_header
+from tasks.data.report import Finding, UnfitData, require_fit
+from tasks.data.schema import ImageSchema, Request, Schema, assign_roles, find_schema
 from tasks.data.split import TRAINING, RowTimes, check_times, read_times
 from tasks.data.table_dataset import examine_table, make_selection
 from tasks.errors import DataError, UsageError
@@ -43,6 +42,9 @@ OF_TRAINING = {
     "class-gone", "constant-target", "fewer-rows", "nameless-column", "new-column", "one-class", "other-scale",
     "other-split", "rare-class", "split-column", "split-missing", "too-few-rows", "turned-constant", "turned-missing",
 }  # fmt: skip
+# What advice may name and ``evaluate`` does not take: a version has fixed what is read, and how.
+FOR_RETRAIN = ("--category", "--ignore", "--name", "--target", "softmax-regression")
+CORRECT = "correct the data, or remove the rows that cannot be corrected; version 1 has fixed how they are read"
 CHANGES = {"drift", "other-scale", "turned-missing"}  # from the data that the version was made of: these are reported
 
 
@@ -159,7 +161,7 @@ def require_columns(header: Sequence[str], schema: Schema, parameters: EvaluateP
         DataError: one that the version or the options need is missing.
     """
     by = _adapt_split(schema, header)
-    require_header(header, Request(OwnData(source=parameters.data, target=schema.target), by), OF_TRAINING)
+    _require_fit(assign_roles(Request(OwnData(source=parameters.data, target=schema.target), by), header)[2])
     if parameters.time_column:
         _require_time_column(parameters.time_column, header)
 
@@ -198,7 +200,7 @@ def _read_table(manifest: Manifest, schema: Schema, source: str, time: str | Non
     by = _adapt_split(schema, table.data.column_names)
     before = ChampionData.from_splits(manifest.dataset, NO_WINDOW) if by is schema else None
     report, _, rows = examine_table(table, manifest.name, Request(data, by), schema.task, scratch, before)
-    _require_fit(report)
+    _require_fit(report.findings)
     if rows is None:
         raise ValueError("a table without faults and without rows")
     moments, time = None, time or (by.split.column if by.split.is_by_time else None)
@@ -223,12 +225,18 @@ def _read_table(manifest: Manifest, schema: Schema, source: str, time: str | Non
     )
 
 
-def _require_fit(report: DataReport) -> None:
+def _require_fit(findings: Sequence[Finding]) -> None:
     """Accept rows that can be judged by, and report what is new in them."""
-    require_fit(report.findings, OF_TRAINING)
-    for each in report.findings:
+    require_fit(map(_correct_advice, findings), OF_TRAINING)
+    for each in findings:
         if each.rule == "new-levels":
             print_message(f"{each.sentence}: the average effect stands for them")
+
+
+def _correct_advice(finding: Finding) -> Finding:
+    """The finding, with other advice where it names what only a retrain takes."""
+    is_for_retrain = any(option in finding.action for option in FOR_RETRAIN)
+    return finding.model_copy(update={"action": CORRECT}) if is_for_retrain else finding
 
 
 def _find_trained(manifest: Manifest, digests: Array) -> Array | None:
@@ -249,7 +257,7 @@ def _read_images(manifest: Manifest, source: str, max_rejects: float, scratch: P
         # Whole-number labels stand for the classes in their order if no class is named like that.
         images = images._replace(class_names=tuple(names[int(each)] for each in numbers))
     report, _, rows = image_dataset.inspect_images(images, manifest.name, data, schema, scratch)
-    _require_fit(report)
+    _require_fit(report.findings)
     digests = rows.digests
     if rule.rule == "folders":  # as they would be in the training folder, each the first of its copies
         keys, labels = rows.split.keys, rows.targets.values

@@ -197,6 +197,8 @@ SAID = {  # the exit code, and what is printed
     "inspect pictures --side 5 --json": '0: "light [b]": 40 | "shape": [ 5, 5, 3 ] | /pictures --side 5"',
     "inspect houses.csv --target price": "0: retrain linear-regression --name houses ",
     "inspect houses.csv --target area": "0: retrain linear-regression --name NAME ",
+    "inspect t.csv --target kind": "0: validation loss (cross-entropy in nats): ",
+    "inspect t.csv --target kind --class-weight balanced": "0: validation loss (class-weighted cross-entropy in nats)",
     f"{LOOK} --ignore aera": "0: no column aera (--ignore) | did you mean area?",
     f"{LOOK} --ignore age,kind --json": '0: --ignore age,kind"',
     f"{LOOK} --ignore 'age, kind' --json": '0: --ignore age,kind"',

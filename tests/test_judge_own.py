@@ -1,6 +1,7 @@
 """Gates and figures of own data: what a sound model passes and one that has learned nothing does not."""
 
 import dataclasses
+import re
 import tracemalloc
 from functools import partial
 from typing import Any
@@ -88,6 +89,15 @@ def test_a_model_of_a_shuffled_target_is_refused_by_the_baseline_and_the_referen
     baseline, reference = refused(run, noise(task), training(task)).gates
     assert (baseline.verdict, reference.verdict, reference.maximum) == ("refused", "recorded", None)
     assert "gains nothing over" in reference.detail
+
+
+@pytest.mark.parametrize("class_weight", ["none", "balanced"])
+def test_a_class_weighted_loss_is_called_that_and_not_nats_a_label(
+    class_weight: str, run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judged(run, rare(), training("classification", class_weight=class_weight))
+    weighted, unit = ("class-weighted ", "") if class_weight == "balanced" else ("", " nats a label")
+    assert re.search(rf"; {weighted}loss [\d.]+{unit}, of the converged fit ", capsys.readouterr().out)
 
 
 @pytest.mark.slow

@@ -50,7 +50,7 @@ def inspect(given: Annotated[Given, InspectParameters]) -> Answer:
     command, report = as_typed(_advise_command(parameters, examined)), examined.report
     failure = UnfitData(report.errors) if report.errors else None
     document = dict(report) | losses | {"command": command}
-    return Answer(document, lambda: _show(examined, losses, command), failure)
+    return Answer(document, lambda: _show(examined, losses, parameters.class_weight, command), failure)
 
 
 def _examine(parameters: InspectParameters, folder: Path) -> "Examination[OwnRows | None]":
@@ -130,7 +130,7 @@ def _advise_command(parameters: InspectParameters, examined: "Examination[OwnRow
     return shlex.join(["retrain", model, "--name", name, *source, *options])
 
 
-def _show(examined: "Examination[OwnRows | None]", losses: dict[str, float], command: str) -> None:
+def _show(examined: "Examination[OwnRows | None]", losses: dict[str, float], class_weight: str, command: str) -> None:
     report = examined.report
     print_line(report.summary)
     if report.images:
@@ -145,7 +145,8 @@ def _show(examined: "Examination[OwnRows | None]", losses: dict[str, float], com
     if losses and examined.schema:
         whose = "the best constant", f"a {'' if report.images else 'converged '}fit"
         told = [f"{format_number(loss)} by {each}" for loss, each in zip(losses.values(), whose, strict=False)]
-        print_line(f"validation loss ({TASKS[examined.schema.task].loss_unit}): {', '.join(told)}")
+        loss = f"{'' if class_weight == 'none' else 'class-weighted '}{TASKS[examined.schema.task].loss_unit}"
+        print_line(f"validation loss ({loss}): {', '.join(told)}")
     elif examined.schema:
         print_line("validation loss: unknown, since no part of the training rows can stand for the others")
     if not report.errors:

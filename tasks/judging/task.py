@@ -229,10 +229,12 @@ def describe_losses(candidate: Candidate) -> str:
     measured, summary = candidate.metrics, TASKS[candidate.prepared.task].summary(candidate.metrics)
     if interval := measured.get("rmse_interval"):
         summary += f" ({' to '.join(map(format_number, interval))})"
-    unit = " nats a label" if candidate.objective.is_of_classes else ""
+    kind, unit = "loss", " nats a label" if candidate.objective.is_of_classes else ""
+    if candidate.objective.class_weights:  # labels do not count alike in it
+        kind, unit = "class-weighted loss", ""
     others = {"of the converged fit": "reference_loss", "of the best constant": "baseline_loss"}
     said = [f"{words} {format_number(measured[name])}" for words, name in others.items() if name in measured]
-    loss = f"loss {format_number(measured['objective_loss'])}{unit}"
+    loss = f"{kind} {format_number(measured['objective_loss'])}{unit}"
     return f"{summary}; {', '.join([loss, *said])}"
 
 

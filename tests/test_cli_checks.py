@@ -134,7 +134,10 @@ def store_and_data(server: str, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 TRAIN = "linear-regression --name new --data t.csv --target price"
 PICTURES = "retrain softmax-regression --name pets --data"
-NAMED = "retrain NAME,models NAME,show NAME,verify NAME,history NAME,report NAME,tune NAME"
+NAMED = (
+    "retrain NAME,models NAME,show NAME,verify NAME,history NAME,report NAME,tune NAME,"
+    "promote NAME 1,rollback NAME,freeze NAME,unfreeze NAME"
+)
 WRONG = [
     "retrain nonsense",
     "retrain --implementation magic",
@@ -277,6 +280,7 @@ SAID = {  # the exit code, and what is printed
     "tune houses --data less.csv": "4: column kind is missing",
     "tune houses --space lrr=0.1:1": "2: --space lrr=0.1:1",
     f"tune {TRAIN} --time-column dya": "4: no column dya (to split by)",
+    "promote houses 9": "2: houses has no version 9",
     "predict t.csv --name houses --version 9": "2: houses has no version 9",
     "predict no.csv --name houses": "2: no file",
     "predict less.csv --name houses": "4: kind missing",

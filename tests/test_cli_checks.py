@@ -272,6 +272,7 @@ SAID = {  # the exit code, and what is printed
     f"{PICTURES} pictures --channels cmyk": "2: grey",
     "bench train": "2: run python -m benchmarks",  # as of commands and options of before
     "backup copy --replace": "2: leave it out",
+    "predict --replace": "2: to do: run it again with --help",
     "retrain houses --data less.csv": "4: column kind is missing",
     "retrain houses --data more.csv": "4: column pool is new",
     "retrain houses --target area": "2: houses as linear-regression, your own data, area",

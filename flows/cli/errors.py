@@ -51,9 +51,9 @@ REFUSALS = {
     errno.ESTALE: DISK,
     errno.ENOMEM: ("enough memory", "end other programs, or give fewer --workers and a smaller --batch-size"),
 }
-GONE = {  # removed options and commands, and their replacements
-    "No such command 'bench'.": "run python -m benchmarks in a checkout",
-    "No such option: --replace": "leave it out: a backup replaces nothing any more, and --keep N removes old snapshots",
+GONE = {  # for removed options and commands, by the command that had them: what to use instead
+    ("gradmill", "No such command 'bench'."): "run python -m benchmarks in a checkout",
+    ("backup", "No such option: --replace"): "leave it out: a backup replaces nothing, and --keep N removes old ones",
 }
 NETWORK = (ConnectionError, TimeoutError, ssl.SSLError, socket.gaierror, urllib.error.URLError)
 UNREACHABLE = {errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH}
@@ -78,7 +78,8 @@ def as_gradmill_error(error: BaseException) -> GradmillError:
         found = getattr(error, "format_message", error.__str__)().replace("Value error, ", "")
         found, of_value, expected = found.partition(": Input should be ")
         expected = in_words(expected) if of_value else "a command as gradmill --help describes it"
-        return UsageError(found, expected, GONE.get(found, "run it again with --help"))
+        command = getattr(getattr(error, "ctx", None), "info_name", "")
+        return UsageError(found, expected, GONE.get((command, found), "run it again with --help"))
     name = type(error).__name__
     if name == "FlowRunTimeoutError":  # Prefect's error, which is an OSError
         limit = f"GRADMILL_TIME_LIMIT={os.environ.get('GRADMILL_TIME_LIMIT')}"

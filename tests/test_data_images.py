@@ -111,7 +111,7 @@ def test_odd_folders_and_files_end_nothing(depths: Path, tmp_path: Path) -> None
         ("stray-files", "README.md"),
         ("other-files", "t.csv, cat/notes.txt"),
         ("links", "links to folders (2)"),
-        ("broken-images", "1 image of 153 cannot be read"),
+        ("broken-images", "1 image of 153 cannot be used"),
         ("broken-images", "log.png"),
     ):
         assert words in found(source, rule).found

@@ -351,7 +351,7 @@ def list_evaluation_facts(result: EvaluationResult) -> Iterator[tuple[str, str]]
     if result.unlabelled:
         yield "left out", f"{pluralize(result.unlabelled, 'row')} without a label"
     if result.broken:
-        yield "broken", f"{pluralize(result.broken, 'image')} that cannot be read"
+        yield "broken", f"{pluralize(result.broken, 'image')} that cannot be used"
     if result.trained_on is None:
         yield "trained on", "not known which of these rows"
     elif result.unseen:

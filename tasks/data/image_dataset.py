@@ -271,7 +271,7 @@ def _check_readable(source: LabelledImages, reasons: dict[int, str], max_rejects
         return
     first = "; ".join(f"{source.location(at)}: {reasons[at]}" for at in sorted(reasons)[:LONGEST])
     more = f"; and {len(reasons) - LONGEST:,} more" if len(reasons) > LONGEST else ""
-    found = f"{pluralize(len(reasons), 'image')} of {len(source.labels):,} cannot be read: {first}{more}"
+    found = f"{pluralize(len(reasons), 'image')} of {len(source.labels):,} cannot be used: {first}{more}"
     if len(reasons) > max_rejects * len(source.labels):
         action = "repair or remove them, or tolerate more with --max-rejects"
         yield error("broken-images", None, found, f"at most {100 * max_rejects:g} % of them", action)

@@ -138,7 +138,7 @@ class Model:
     def predict(self, rows: Any, unknown: Unknown = "reject") -> NDArray[Any]:
         """The classes, by name, or numbers ``(n,)`` predicted for rows.
 
-        ``rows`` of a table are a mapping (or a pandas Series, such as ``df.iloc[0]``), a list of mappings, a pandas or
+        ``rows`` of a table are a mapping (or a pandas Series, such as ``df.iloc[0]``), a list of these, a pandas or
         polars DataFrame, or an Arrow table. A missing value is None, NaN, NaT or ``pandas.NA``, or empty text except in
         a category; with ``unknown`` "average" a level that the model has not seen has the average effect. Pictures are
         a uint8 array ``(n, height, width)`` or ``(n, height, width, 3)``, or paths.

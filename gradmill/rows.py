@@ -298,15 +298,14 @@ def encode_rows(rows: Any, columns: Mapping[str, InputColumn], unknown: Unknown 
 def _take_columns(rows: Any, columns: Mapping[str, InputColumn]) -> Iterable[Sequence[Any] | NDArray[Any]]:
     """The source values of each column, in order."""
     needed = [*dict.fromkeys(column.input_name for column in columns.values())]
-    if hasattr(rows, "to_dict") and not hasattr(rows, "columns"):  # a pandas Series, such as df.iloc[0]
-        rows = rows.to_dict()
-    if isinstance(rows, Mapping):
+    if isinstance(rows, Mapping) or _is_series(rows):
         rows = [rows]
     names = None
     if isinstance(rows, Sized):  # unlike a polars LazyFrame
         names = getattr(rows, "column_names", getattr(rows, "columns", None))  # of Arrow; of pandas and polars
     if names is None:
         rows = list(rows) if isinstance(rows, Iterable) and not isinstance(rows, str | np.ndarray) else [rows]
+        rows = [row.to_dict() if _is_series(row) else row for row in rows]
         if wrong := [row for row in rows if not isinstance(row, Mapping)]:
             found = f"rows are {type(wrong[0]).__name__}"
             raise TypeError(f"{found}, not a mapping, mappings, a pandas or polars DataFrame, or an Arrow table")
@@ -315,6 +314,11 @@ def _take_columns(rows: Any, columns: Mapping[str, InputColumn]) -> Iterable[Seq
         return ([row[column.input_name] for row in rows] for column in columns.values())
     _require_columns([*names], needed)
     return (_take_column(rows, column) for column in columns.values())
+
+
+def _is_series(row: Any) -> bool:
+    """Whether a row is a pandas Series, such as ``df.iloc[0]``."""
+    return hasattr(row, "to_dict") and not hasattr(row, "columns")
 
 
 def _take_column(frame: Any, column: InputColumn) -> Sequence[Any] | NDArray[Any]:

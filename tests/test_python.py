@@ -103,6 +103,7 @@ FRAMES: dict[str, Callable[[list[dict[str, Any]]], Any]] = {
         pd.DataFrame(rows).astype(object).where(pd.DataFrame(rows).notna(), np.nan)
     ),
     "pandas of categories": lambda rows: pd.DataFrame(rows).astype({"city": "category", "rooms": "category"}),
+    "pandas Series": lambda rows: [row for _, row in pd.DataFrame(rows).iterrows()],
     "polars": pl.DataFrame,
     "an Arrow table": pa.Table.from_pylist,
     "an Arrow table of dictionaries": lambda rows: pa.table(

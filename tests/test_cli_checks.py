@@ -291,6 +291,7 @@ SAID = {  # the exit code, and what is printed
     "predict x.npy --name houses --id-column number": "2: --id-column number",
     "predict --name houses --id-column number": "2: --id-column number",
     "predict t.csv --name houses --columns area,age": "2: --columns",
+    "predict t.csv --name houses --output out.txt": "2: out.txt has the suffix of a file | a file .csv or .parquet",
     "predict t.csv --name houses --output artifacts/models/houses": "2: is inside the artifacts folder",
     "evaluate houses t.csv --version 9": "2: houses has no version 9",
     "evaluate houses no.csv": "4: no file",

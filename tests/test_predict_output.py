@@ -57,14 +57,15 @@ def test_nothing_behind_a_link_proves_that_a_folder_is_ours_or_is_touched(tmp_pa
 
 
 INSIDE, OF_A_MODEL = "inside the artifacts folder", "in the folder of a model"
-NO_FILE, NO_FOLDER = "is not a file", "is not a folder"
+NO_FILE, NO_FOLDER, OTHER_FILE = "is not a file", "is not a folder", "has the suffix of a file"
 PLACES = {
     "": INSIDE, "models": INSIDE, "models/m/1": INSIDE, "predictions": INSIDE, "datasets/../models": INSIDE,
     "predictions/.x": INSIDE, "predictions/mine": "", "predictions/deep/mine.csv": "", "runs/m/5": INSIDE,
     "../disk": INSIDE, "../disk/m/5": INSIDE, "../mirror/m": OF_A_MODEL, "../mirror/m/5/deep": OF_A_MODEL,
     "../mirror-of-mine": "", "../moved": INSIDE, "../moved/.elsewhere": INSIDE, "../moved/mine": "",
     "models/m/out.csv": INSIDE, "../folder.csv": NO_FILE, "../fifo.csv": NO_FILE, "../file": NO_FOLDER,
-    "../file/out": "file is not a folder", "../link": NO_FOLDER,
+    "../file/out": "file is not a folder", "../link": NO_FOLDER, "../new.txt": OTHER_FILE, "../new.CSV.gz": OTHER_FILE,
+    "predictions/new.json": OTHER_FILE, "predictions/new.v2": "", "../folder.txt": "",
 }  # fmt: skip
 
 
@@ -73,7 +74,7 @@ def test_output_is_a_folder_or_file_in_no_models_folder_and_in_artifacts_only_be
     where: str, artifacts: Path, tmp_path: Path
 ) -> None:
     """Runs and predictions lie behind links."""
-    for folder in ("disk", "moved", "mirror/m", "folder.csv", artifacts):
+    for folder in ("disk", "moved", "mirror/m", "folder.csv", "folder.txt", artifacts):
         (tmp_path / folder).mkdir(parents=True)
     for file in ("mirror/m/champion.json", "file"):
         (tmp_path / file).touch()

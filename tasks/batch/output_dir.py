@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from tasks.data.io.batches import CHUNK_ROWS, table_batches
-from tasks.data.io.discovery import JSON_SUFFIXES, TYPED_SUFFIXES, DataFile, explain_file_errors
-from tasks.data.io.inputs import check_unchanged
+from tasks.data.io.batches import CHUNK_ROWS, OTHER_FORMATS, table_batches
+from tasks.data.io.discovery import JSON_SUFFIXES, TABLE_SUFFIXES, TYPED_SUFFIXES, DataFile, explain_file_errors
+from tasks.data.io.inputs import ARRAY_SUFFIXES, check_unchanged
 from tasks.data.io.tabular import Selection, kind_of
 from tasks.errors import DataError, UsageError
 from tasks.machine.run_messages import print_message
@@ -29,6 +29,7 @@ FOOTER = b"gradmill"
 PART = re.compile(r"part-(\d{5}|[1-9]\d{5,})\.parquet")
 NAMES = {JOB, REJECTS, PREDICTION_GRID}
 FILE_SUFFIXES = (".csv", ".parquet")  # suffixes of an output that is one file
+OTHER_SUFFIXES = {*TABLE_SUFFIXES, *ARRAY_SUFFIXES, *OTHER_FORMATS, ".txt", ".gz"}  # not of new folders
 REJECTED = "rejected"  # the last column of that file: why a row has no prediction
 
 
@@ -44,8 +45,8 @@ class Output(NamedTuple):
 
         Raises:
             UsageError: it is no path, it is in a job's or a model's folder or in a part of artifacts/ that is not for
-                predictions, something is there that is neither a folder nor the kind of file that its name says, or
-                the folder where it is to be cannot be written to.
+                predictions, something is there that is neither a folder nor the kind of file that its name says, a new
+                folder would have the suffix of a file, or the folder where it is to be cannot be written to.
         """
         if output is None:
             return cls()
@@ -67,6 +68,9 @@ class Output(NamedTuple):
             kind, is_right = ("file", there.is_file()) if is_file and there == path else ("folder", there.is_dir())
             if not is_right:
                 raise UsageError(f"{there} is not a {kind}", f"a {kind}", action)
+            if not is_file and there != path and path.suffix.lower() in OTHER_SUFFIXES:
+                found = f"--output {output} has the suffix of a file"
+                raise UsageError(found, f"a folder, or a file {' or '.join(FILE_SUFFIXES)}", action)
             if not os.access(folder := there if there.is_dir() else there.parent, os.W_OK):
                 raise UsageError(f"{folder} cannot be written to", "a folder that you may write to", action)
         except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, ~nobody, a null byte

@@ -4,7 +4,9 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from functools import cache
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,13 @@ def test_programs_of_others_need_numpy_and_onnxruntime_alone(path: Path) -> None
     of_some = {"pictures": {"PIL"}, "training": {"pyarrow", "IPython"}}  # rows of Arrow, and a notebook
     needed = packages(path) - sys.stdlib_module_names - {"gradmill"}
     assert needed <= {"numpy", "onnxruntime"} | of_some.get(path.stem, set())
+
+
+def test_every_package_that_is_installed_to_train_is_imported() -> None:
+    project, owners = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"], packages_distributions()
+    declared = [*project["dependencies"], *project["optional-dependencies"]["train"]]
+    used = {owner for path in MODULES for name in packages(path) for owner in owners.get(name, ())}
+    assert {re.split(r"[^\w-]", each)[0] for each in declared} <= {each.lower().replace("_", "-") for each in used}
 
 
 def reached(path: Path) -> set[Path]:

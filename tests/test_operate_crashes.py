@@ -7,6 +7,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psutil
 import pytest
 from prefect.client.schemas.objects import State, StateType
 
@@ -76,9 +77,12 @@ def test_a_run_outlasts_a_server_that_stands_still_for_20_seconds_and_then_dies_
 
 
 def test_a_run_that_died_with_its_worker_is_marked_within_90_seconds_and_the_worker_replaced(duty: Duty) -> None:
+    worker = duty.processes_of("prefect worker start")
+    began = max(psutil.Process(pid).create_time() for pid in worker)
+    eventually(lambda: time.time() - began > up.LASTING_SECONDS, 60, "a worker that ends is no failed start any more")
     run, process = training(duty, 3)
     died = datetime.now(UTC)
-    for pid in [*duty.processes_of("prefect worker start"), process]:
+    for pid in [*worker, process]:
         os.kill(pid, signal.SIGKILL)
     eventually(lambda: process not in duty.family(), 60, "the run's process is gone")
     assert duty.state_of(run) == "RUNNING"

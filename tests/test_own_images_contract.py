@@ -325,3 +325,17 @@ def test_later_pictures_are_brought_to_the_models_shape_and_told_by_the_names_of
     for odd in (images / 255, images.reshape(24, -1), np.stack([images] * 3, axis=1)):
         np.savez(tmp_path / "odd.npz", images=odd)
         assert "odd.npz holds" in ask("predict", tmp_path / "odd.npz", "--name", "pets", code=4)["error"]["found"]
+
+
+@pytest.mark.slow
+def test_predict_and_evaluate_take_whole_numbers_for_classes_of_such_names_and_never_for_positions(
+    prefect_api: str, tmp_path: Path
+) -> None:
+    images = np.stack([drawn(label, number) for label in range(3) for number in range(40)])
+    np.savez(tmp_path / "own.npz", images=images, labels=np.repeat([-1, 1, 5], 40))
+    learn(tmp_path / "own.npz", "--no-predict")
+    judged = ask("evaluate", "pets", tmp_path / "own.npz")["metrics"]["accuracy"]
+    assert judged == ask("predict", tmp_path / "own.npz", "--name", "pets")["accuracy"] > 0.9
+    np.savez(tmp_path / "positions.npz", images=images[:80], labels=np.repeat([0, 2], 40))
+    assert ask("predict", tmp_path / "positions.npz", "--name", "pets")["accuracy"] is None
+    ask("evaluate", "pets", tmp_path / "positions.npz", code=4)

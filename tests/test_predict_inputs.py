@@ -114,6 +114,10 @@ ODD = GREY._replace(class_names=("3", "5", "7"))
 # A label is a class by its own name, or by its place in a prepared split; or it is no truth.
 OF_LABELS: dict[str, tuple[Make, ReadSpec, list[float]]] = {
     "odd.npz": (npz(images=IMAGES[:4], labels=np.array([3, 5, 7, 9])), ODD, [0, 1, 2, -1]),
+    "negative.npz": (
+        npz(images=IMAGES[:4], labels=np.array([-1, 2, 3, 0])),
+        GREY._replace(class_names=("-1", "0", "2")), [0, 2, -1, 1]
+    ),
     "test.safetensors": (
         saved(images=IMAGES[:4], labels=np.array([0, 2, 1, 2]), split_key=np.arange(4)), ODD, [0, 2, 1, 2]
     ),

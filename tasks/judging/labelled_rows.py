@@ -13,7 +13,7 @@ import numpy as np
 
 from tasks.data import image_dataset, row_hash
 from tasks.data.io.discovery import find_table
-from tasks.data.io.images import LabelledImages
+from tasks.data.io.images import LabelledImages, are_numbers
 from tasks.data.io.table_builder import build_table
 from tasks.data.prepared_splits import PREPARE_ANEW, Examples, read_arrays
 from tasks.data.recipe import SplitRule
@@ -253,7 +253,8 @@ def _read_images(manifest: Manifest, source: str, max_rejects: float, scratch: P
     data = OwnData(source=source, max_rejects=max_rejects)
     images, schema = find_images(source), ImageSchema.from_manifest(dataset, manifest.recipe)
     numbers, names = images.class_names, dataset.class_names
-    if not set(numbers) & set(names) and all(each.isdecimal() and int(each) < len(names) for each in numbers):
+    is_named = are_numbers(names) or set(numbers) & set(names)
+    if not is_named and all(each.isdecimal() and int(each) < len(names) for each in numbers):
         # Whole-number labels stand for the classes in their order if no class is named like that.
         images = images._replace(class_names=tuple(names[int(each)] for each in numbers))
     report, _, rows = image_dataset.inspect_images(images, manifest.name, data, schema, scratch)

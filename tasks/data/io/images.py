@@ -339,6 +339,11 @@ def classes_of_labels(labels: Array, names: tuple[str, ...] = ()) -> tuple[list[
     return values.astype(str).tolist(), codes
 
 
+def are_numbers(class_names: Sequence[str]) -> bool:
+    """Whether all classes are whole numbers; such labels are then the classes themselves, and not their positions."""
+    return bool(class_names) and all(name.removeprefix("-").isdecimal() for name in class_names)
+
+
 def read_class_names(path: Path, file: arrays.ArrayFile | None = None) -> tuple[str, ...]:
     """The classes from a file's array ``class_names``, or from ``labels.txt`` at or beside a path; empty if neither is.
 

@@ -292,7 +292,7 @@ def y_true(labels: Array, spec: ReadSpec, names: tuple[str, ...] = ()) -> Array:
     Numbers stand for ``names``, in order; without ``names`` they are the names of classes, if those are whole numbers,
     or else their indices.
     """
-    if labels.dtype.kind in "iu" and not names and not all(map(str.isdecimal, spec.class_names or ("",))):
+    if labels.dtype.kind in "iu" and not names and not images.are_numbers(spec.class_names):
         return np.where(labels < 0, math.nan, labels)
     classes, codes = images.classes_of_labels(labels, names)
     places = {"": math.nan, "-1": math.nan} | {name: float(place) for place, name in enumerate(spec.class_names)}

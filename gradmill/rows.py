@@ -119,8 +119,10 @@ class InputColumn:
         if self._is_missing(value) or (isinstance(value, str) and not value.strip()):
             return np.nan
         if isinstance(value, str):
-            truth = TRUTH.get(value.lower()) if self.kind == "boolean" else None
-            return parse_number(value, self.form) if truth is None else truth
+            if self.kind == "boolean" and value.lower() in TRUTH:
+                return TRUTH[value.lower()]
+            number = parse_number(value, self.form)
+            return np.nan if number in self._missing_numbers and not self.form else number
         if self.kind == "boolean" and isinstance(value, bool | np.bool_):
             return float(value)
         if not _is_number(value):

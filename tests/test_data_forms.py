@@ -258,7 +258,8 @@ def test_a_number_stands_for_missing_however_a_format_writes_it(
     fee = column(inspect(file, "--missing", sign), "fee")
     assert (fee["missing"], fee["minimum"]) == (10, 1.5)
     model = InputColumn("fee", "number", missing=(sign,))
-    assert np.isnan(model.encode(frame["fee"].to_numpy())).sum() == 10
+    for values in (frame["fee"].to_numpy(), frame["fee"].astype(str).to_numpy()):
+        assert np.isnan(model.encode(values)).sum() == 10
 
 
 @pytest.mark.slow

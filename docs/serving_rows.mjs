@@ -6,23 +6,51 @@ const session = await ort.InferenceSession.create("model.onnx");
 const { columns } = JSON.parse(readFileSync("metadata.json")).parameters; // onnxruntime shows no metadata_props here
 const codes = columns.map(({ levels }) => new Map(levels.map((level, code) => [level, code])));
 
-// Of a date as ISO 8601 writes it, in the zone that the model's dates have.
 const parts = {
-  month: (text) => Number(text.slice(5, 7)) - 1,
-  weekday: (text) => (new Date(text.slice(0, 10)).getUTCDay() + 6) % 7,
-  hour: (text) => Number(text.slice(11, 13)),
-  year: (text) => Number(text.slice(0, 4)),
+  month: (date) => date.getUTCMonth(),
+  weekday: (date) => (date.getUTCDay() + 6) % 7,
+  hour: (date) => date.getUTCHours(),
+  year: (date) => date.getUTCFullYear(),
 };
+const ISO_8601 = /^(\d{4}-\d\d-\d\d)?(?:(?:^|[ T])(\d\d:\d\d(?::\d\d)?)(?:\.\d+)?(?: ?(?:Z|[+-]\d\d:?\d\d))?)?$/;
 
-// A number as it is, true as 1, a level as its code; NaN is missing, and -1 an unknown level.
+// Of a date and time in the zone that the model's dates have; NaN if the value is neither.
+function readPart(value, part) {
+  const [text, day = "1970-01-01", time = "00:00"] = ISO_8601.exec(String(value).trim()) ?? [];
+  const date = new Date(`${day}T${time}Z`);
+  return text && date.toJSON()?.startsWith(day) ? parts[part](date) : NaN; // February 31 would be in March
+}
+
+// Of a number, a truth value or a text of either; NaN if the value is none of these.
+function readNumber(value, kind) {
+  const text = String(value).toLowerCase();
+  if (kind === "boolean" && ["false", "true"].includes(text)) return Number(text === "true");
+  return ["number", "string"].includes(typeof value) ? Number(value) : NaN;
+}
+
+// Whole numbers have no decimal point, also in text; true and false are in lower case.
+function nameLevel(value) {
+  const text = String(value).replace(/^([+-]?\d+)\.0*$/, "$1");
+  return /^(true|false)$/i.test(text) ? text.toLowerCase() : text;
+}
+
+// A number as it is, true as 1, a level as its code; NaN is missing, and -1 an unknown level, whose effect is average.
 function feature(row, { name, kind, from, part }, at) {
-  const value = row[from ?? name];
-  if (value === null || value === undefined) return NaN;
-  if (part) return parts[part](value);
-  return kind === "category" ? (codes[at].get(String(value)) ?? -1) : Number(value);
+  const column = from ?? name;
+  const value = row[column];
+  if (value === undefined) throw new Error(`column '${column}' is missing`);
+  if (value === null) return NaN;
+  if (kind === "category" && !part) return codes[at].get(nameLevel(value)) ?? -1;
+  if (typeof value === "string" && value.trim() === "") return NaN;
+  const number = part ? readPart(value, part) : readNumber(value, kind);
+  if (kind === "boolean" ? number === 0 || number === 1 : Number.isFinite(Math.fround(number))) return number;
+  throw new Error(`${column} is ${JSON.stringify(value)}, not a ${part ? "date" : kind}`);
 }
 
 const rows = JSON.parse(readFileSync(0));
 const features = Float32Array.from(rows.flatMap((row) => columns.map((column, at) => feature(row, column, at))));
 const answers = await session.run({ features: new ort.Tensor("float32", features, [rows.length, columns.length]) });
-console.log(JSON.stringify(Object.fromEntries(Object.entries(answers).map(([name, { data }]) => [name, Array.from(data, Number)]))));
+const outputs = Object.entries(answers).map(([name, { data }]) => [name, Array.from(data, Number)]);
+const areFinite = outputs.every(([, numbers]) => numbers.every(Number.isFinite));
+if (!areFinite) throw new Error("a prediction is not a finite number, because a value is too large");
+console.log(JSON.stringify(Object.fromEntries(outputs)));

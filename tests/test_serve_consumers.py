@@ -28,11 +28,12 @@ from conftest import REPOSITORY, Pipeline
 from consumer import answers
 from dated_tables import draw_rows
 from flows.server import demo_server
+from gradmill.rows import encode_rows, find_columns
 from node_packages import JAVASCRIPT, node_modules
 from own_tables import CLASSES, RECIPE, Array, by_hand, drawn_rows, drawn_weights
 from served_folders import serve
 from table_files import written as written_table
-from tasks.data.recipe import Columns, Pixels
+from tasks.data.recipe import Column, Columns, Pixels
 from tasks.serving import contract, onnx_graph
 from tasks.serving.contract import Signature
 from tasks.serving.task import TASKS, TaskName
@@ -211,21 +212,71 @@ def test_browser(exported: ConsumedModel, node_modules: Path, served: Path) -> N
     exported.assert_same(answer)
 
 
-# Classes with a category whose levels are numbers and a truth value, as data name them; an unknown level, and a gap.
-ROWS_OF_CLASSES: list[dict[str, Any]] = [
-    *({"heating": value} for value in (30, 30.0, "30", 2.5, True, "true", False)),
-    {"year": 2001, "garden": False, "area": 98.5, "city": "city-0", "not a column": 1},
-]
-CODES = [*([math.nan] * 3 + [code, math.nan] for code in (0, 0, 0, 1, 2, 2, -1)), [0, 98.5, 0, math.nan, 2001]]
+# Classes with a category whose levels are numbers and a truth value, as data name them, and a part of a date.
+HEATING = CLASSES.columns[3].model_copy(update={"levels": ("30", "2.5", "true")})
+WEEKDAY = Column(
+    name="sold.weekday", kind="category", levels=tuple("1234567"), counts=(9,) * 7, source="sold", part="weekday"
+)
+DATED = CLASSES.model_copy(update={"columns": (*CLASSES.columns[:3], HEATING, CLASSES.columns[4], WEEKDAY)})
+ROW: dict[str, Any] = {
+    "year": 2001, "garden": False, "area": 98.5, "city": "city-0", "heating": 30, "sold": "2023-05-07", "another": 1
+}  # fmt: skip
+CODES = [0, 98.5, 0, 0, 2001, 6]
+CODES_OF: dict[str, list[tuple[Any, float]]] = {
+    "area": [("98.5", 98.5), (None, math.nan), ("", math.nan), (" ", math.nan)],
+    "garden": [(True, 1), ("TRUE", 1), ("false", 0), (1, 1), ("0", 0), ("", math.nan), (None, math.nan)],
+    "heating": [
+        *((value, 0) for value in (30.0, "30", "30.0")),
+        *((value, 2) for value in (True, "true", "TRUE")),
+        *((value, -1) for value in (False, "30.50", "")),
+        (2.5, 1), (None, math.nan),
+    ],
+    "sold": [
+        *((value, 6) for value in ("2023-05-07 23:59", "2023-05-07T23:59:59.5+02:00")),
+        *((value, math.nan) for value in (None, "")),
+        ("12:30", 3),
+    ],
+}  # fmt: skip
+REFUSED: dict[str, list[Any]] = {
+    "area": ["large", True, [1], 1e39, "-1e39"],
+    "garden": [2, "yes", " True "],
+    "sold": ["2023-13-06", "2023-02-31", "06.05.2023", "2023-05-07 25:00", "Z", 1683370800],
+}
 
 
-def test_a_service_in_javascript_turns_named_values_into_features(node_modules: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def dated(tmp_path: Path) -> TableModel:
+    return written(tmp_path, DATED, "classification", 3)
+
+
+def test_a_service_in_javascript_turns_named_values_into_features(node_modules: Path, dated: TableModel) -> None:
     """The lines of docs/, run in a version's folder."""
-    heating = CLASSES.columns[3].model_copy(update={"levels": ("30", "2.5", "true")})
-    columns = (*CLASSES.columns[:3], heating, *CLASSES.columns[4:])
-    table = written(tmp_path, CLASSES.model_copy(update={"columns": columns}), "classification", 3)
-    found = in_node(node_modules, DOCS / "serving_rows.mjs", input=json.dumps(ROWS_OF_CLASSES), cwd=tmp_path)
-    ConsumedModel(tmp_path, np.array(CODES), table.expected(np.array(CODES))).assert_same(found)
+    names, rows, expected = ["city", "area", "garden", "heating", "year", "sold"], [ROW], [CODES]
+    for name, cases in CODES_OF.items():
+        for value, code in cases:
+            rows.append(ROW | {name: value})
+            expected.append([code if each == name else CODES[at] for at, each in enumerate(names)])
+    columns = find_columns(DATED.model_dump())
+    np.testing.assert_array_equal(encode_rows(rows, columns, "average"), np.array(expected, np.float32))
+    found = in_node(node_modules, DOCS / "serving_rows.mjs", input=json.dumps(rows), cwd=dated.folder)
+    ConsumedModel(dated.folder, np.array(expected), dated.expected(np.array(expected))).assert_same(found)
+
+
+@pytest.mark.slow
+def test_a_service_in_javascript_refuses_what_python_refuses_and_names_column_and_value(
+    node_modules: Path, dated: TableModel
+) -> None:
+    columns = find_columns(DATED.model_dump())
+    without = {name: value for name, value in ROW.items() if name != "area"} | {"Area": 98.5}
+    wrong = [
+        (ROW | {name: value}, f"{name} is {json.dumps(value)}") for name, values in REFUSED.items() for value in values
+    ]
+    for row, words in [*wrong, (without, "column 'area' is missing")]:
+        with pytest.raises(ValueError, match=words.partition(" is")[0]):
+            encode_rows(row, columns)
+        with pytest.raises(subprocess.CalledProcessError) as raised:
+            in_node(node_modules, DOCS / "serving_rows.mjs", input=json.dumps([row]), cwd=dated.folder)
+        assert words in raised.value.stderr
 
 
 ODD: dict[str, list[Any]] = {

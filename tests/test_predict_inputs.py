@@ -226,6 +226,8 @@ BROKEN: dict[str, bytes | Make] = {
     "cut-idx3-ubyte.gz": gzip.compress(idx_bytes(IMAGES))[:-20],
     "scalar.npy": lambda path: np.save(path, np.float32(1)),
     "floats.npy": lambda path: np.save(path, IMAGES.astype(np.float32)),
+    "one in colour.npy": lambda path: np.save(path, drawn(0, 0, channels=3)),
+    "one with a channel.npy": lambda path: np.save(path, IMAGES[0][..., None]),
     "member.npz": zipped(zipfile.ZIP_STORED, b"no array" * 20),
     "bzip2.npz": zipped(zipfile.ZIP_BZIP2),
     "cut.npz": zipped(zipfile.ZIP_DEFLATED)[:-60],
@@ -337,7 +339,7 @@ def test_rows_keep_their_numbers_whatever_is_wrong_between_them_and_wherever_blo
     ("width", "is_taken"), [(0, False), (1, True), (LARGEST_PIXELS, True), (LARGEST_PIXELS + 1, False)]
 )
 def test_images_are_resized_up_to_the_pixels_that_a_picture_may_have(width: int, is_taken: bool) -> None:
-    assert Pixels(shape=(28, 28), scale=1 / 255, resize="bilinear").accepts("uint8", (1, width)) is is_taken
+    assert Pixels(shape=(28, 28), scale=1 / 255, resize="bilinear").accepts("uint8", (width, 1, 1)) is is_taken
 
 
 def test_columns_name_the_features_in_the_models_order_one_for_each(tmp_path: Path) -> None:

@@ -218,7 +218,8 @@ class Pixels(RowRecipe):
 
         from gradmill.pictures import LARGEST_PIXELS
 
-        is_image = len(shape) > 1 and shape[2:] in ((), (1,), (3,))
+        # rows of shape (width, 3) or (width, 1) are the lines of a single picture with its channels last
+        is_image = shape[2:] in ((1,), (3,)) or (len(shape) == 2 and shape[1] not in (1, 3))
         can_be_resized = self.resize is not None and 0 < math.prod(shape[:2]) <= LARGEST_PIXELS
         return np.dtype(dtype) == np.uint8 and (shape == self.shape or (is_image and can_be_resized))
 

@@ -154,6 +154,7 @@ LAYOUTS: dict[str, tuple[str, str, list[int] | None]] = {
     "deeper": ("{0}/2026/{1}.png", "", CAT_DOG),
     "one class": ("{0}/{1}.png", "dog", [1, 1]),
     "a glob": ("{0}/{1}.png", "*/1.png", [0, 1, 2]),
+    "below a folder with nothing before its =": ("=old/{0}/{1}.png", "", CAT_DOG),
     "other folders": ("photos-{0}/{1}.png", "", None),
     "no folders": ("{0}-{1}.png", "", None),
 }

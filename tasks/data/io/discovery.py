@@ -237,6 +237,8 @@ def local_path(source: str) -> Path:
 
 def _partition(source: str, path: str) -> dict[str, str | None]:
     """The values in names of folders such as ``year=2024``, below those that ``source`` itself names."""
+    if is_picture(Path(path)):  # whose folder may be called like any class
+        return {}
     given = Path(source).parts
     parts = Path(path).parts[:-1]
     below = [part for at, part in enumerate(parts) if "=" in part and (at >= len(given) or given[at] != part)]

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import unicodedata
 import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -23,6 +24,7 @@ from image_folders import Array, drawn, prepared, report_of, write, write_idx, w
 from tasks.data.image_dataset import find_images
 from tasks.data.io import images
 from tasks.data.report import Finding
+from tasks.data.schema import ImageSchema
 from tasks.errors import DataError, EnvironmentProblem, UsageError
 from tasks.machine import resources
 from tasks.machine.parallel import Process
@@ -56,6 +58,23 @@ def test_every_picture_is_in_one_split_under_the_name_of_its_folder(tmp_path: Pa
     assert made.sheet is not None
     (*_, sheet) = np.asarray(Image.open(made.sheet.path))[4:, :, 3].reshape(4, 60, -1)
     assert sheet[:56, 180:].mean() > 200, "pictures of each class, whatever its script"
+
+
+@pytest.mark.parametrize("stored", ["NFC", "NFD"])
+def test_classes_that_differ_in_unicode_form_alone_are_one_spelled_as_version_1_did(
+    stored: Any, tmp_path: Path
+) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    source = write(tmp_path / "pets", {composed: 30, "dog": 30})
+    made = prepared(write(source, {decomposed: 20}, first=500))
+    assert (made.class_names, made.num_train + made.num_test) == ((composed, "dog"), 80)
+    names = (unicodedata.normalize(stored, "café"), "dog")
+    assert (
+        prepared(
+            source, ImageSchema.from_manifest(made, made.recipe).model_copy(update={"class_names": names})
+        ).class_names
+        == names
+    )
 
 
 def test_images_that_are_in_more_than_one_class_are_counted_and_the_first_are_named(tmp_path: Path) -> None:

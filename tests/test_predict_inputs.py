@@ -5,6 +5,7 @@ import io
 import os
 import resource
 import tracemalloc
+import unicodedata
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from command_line import plant
 from gradmill.pictures import LARGEST_PIXELS
-from image_folders import drawn, write_idx, write_parquet
+from image_folders import drawn, write, write_idx, write_parquet
 from input_files import idx_bytes, idx_header, png, read, rejected
 from tasks.data.io import batches, inputs, pictures, tabular
 from tasks.data.io.batches import Batch, ReadSpec
@@ -176,6 +177,20 @@ def test_folders_called_as_the_models_classes_tell_the_truth_and_others_do_not(
     assert truth(read(folder, GREY)) is None
     said = "1 picture outside any class folder; the first is" in capsys.readouterr().out
     assert said == (expected is not None)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("stored", ["NFC", "NFD"])
+def test_classes_are_equal_in_whatever_unicode_form_folders_and_labels_have_their_names(
+    stored: Any, form: Any, tmp_path: Path
+) -> None:
+    model = GREY._replace(class_names=(unicodedata.normalize(stored, "café"), "dog"))
+    name = unicodedata.normalize(form, "café")
+    write(tmp_path / "pets", {name: 2, "dog": 1})
+    np.savez(tmp_path / "pets.npz", images=IMAGES[:3], labels=np.array([name, name, "dog"]))
+    write_parquet(tmp_path / "pets.parquet", IMAGES[:3], [1, 1, 0], ["dog", name])
+    for source in ("pets", "pets.npz", "pets.parquet"):
+        assert truth(read(tmp_path / source, model)) == [0, 0, 1]
 
 
 def test_parquet_of_pictures_gives_pixels_truth_ids_and_rejects_with_their_names(tmp_path: Path) -> None:

@@ -199,10 +199,12 @@ def _split_images(
 ) -> ImageRows:
     """The images that could be read, with the classes and split that version 1 fixed."""
     numbers = np.flatnonzero(decoded.facts["is_readable"])
-    hashes, class_names = decoded.facts["hash"][numbers], sort_levels(source.class_names)
+    hashes = decoded.facts["hash"][numbers]
+    names = images.spell_classes(source.class_names, previous.class_names if previous else ())
+    class_names = sort_levels(names)
     fixed_names = previous.class_names if previous else class_names
     codes = {each: code for code, each in enumerate(fixed_names)}
-    labels = np.array([codes.get(each, 0) for each in source.class_names], np.int64)[source.labels[numbers]]
+    labels = np.array([codes.get(each, 0) for each in names], np.int64)[source.labels[numbers]]
     labels = labels.astype(np.min_scalar_type(max(len(fixed_names) - 1, 0)))
     findings = [*_check_classes(fixed_names, class_names)]
 

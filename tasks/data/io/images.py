@@ -11,8 +11,9 @@ import math
 import os
 import re
 import time
+import unicodedata
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,6 +59,7 @@ SAMPLE = 64  # images from which the shape is guessed: if all others have it, ea
 LARGEST_SIDE, USUAL_SIDE = 256, 28
 WAITING_JOBS = 32  # jobs that are being decoded before more are read
 LONG_SECONDS = 0.2  # of decoding, beyond which processes are worth starting
+to_nfc = partial(unicodedata.normalize, "NFC")
 
 
 class LabelledImages(NamedTuple):
@@ -337,6 +339,15 @@ def classes_of_labels(labels: Array, names: tuple[str, ...] = ()) -> tuple[list[
     if values.dtype.kind in "iu" and names:
         return [names[value] if 0 <= value < len(names) else "" for value in values.tolist()], codes
     return values.astype(str).tolist(), codes
+
+
+def spell_classes(names: Iterable[str], known: Collection[str]) -> list[str]:
+    """Names of classes, each spelled like the ``known`` one that it equals in all but its Unicode form, or else in NFC.
+
+    A Mac and some archives write an accent as a character of its own (NFD).
+    """
+    spelling = {to_nfc(name): name for name in known} | {name: name for name in known}
+    return [spelling.get(name) or spelling.get(to_nfc(name), to_nfc(name)) for name in names]
 
 
 def are_numbers(class_names: Sequence[str]) -> bool:

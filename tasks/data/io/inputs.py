@@ -296,6 +296,7 @@ def y_true(labels: Array, spec: ReadSpec, names: tuple[str, ...] = ()) -> Array:
         return np.where(labels < 0, math.nan, labels)
     classes, codes = images.classes_of_labels(labels, names)
     places = {"": math.nan, "-1": math.nan} | {name: float(place) for place, name in enumerate(spec.class_names)}
+    classes = images.spell_classes(classes, spec.class_names)
     return np.array([places.get(name, UNKNOWN) for name in classes])[codes]
 
 
@@ -305,7 +306,8 @@ def classes_of_folders(files: list[Path], base: Path, spec: ReadSpec) -> list[fl
     None if any file lies in no such folder; this is reported if others do.
     """
     folders = ((*path.relative_to(base).parent.parts, base.name) for path in files)
-    names = [next(filter(spec.class_names.__contains__, each), "") for each in folders]
+    known = {*map(images.to_nfc, spec.class_names)}
+    names = [next((folder for folder in each if images.to_nfc(folder) in known), "") for each in folders]
     others = [path for path, name in zip(files, names, strict=True) if not name]
     if not others:
         return cast("list[float]", y_true(np.array(names), spec).tolist())
@@ -428,7 +430,7 @@ def _packed_batches(file: InputFile, start: int, stop: int, spec: ReadSpec) -> I
     path = Path(file.path)
     with tabular.open_parquet(path) as parquet:
         image, label, names = images.find_columns(parquet.schema_arrow, spec.columns)
-    has_labels = label and spec.y_name and {*names} <= {*spec.class_names}
+    has_labels = label and spec.y_name and {*images.spell_classes(names, spec.class_names)} <= {*spec.class_names}
     used = dict.fromkeys(filter(None, [image, *spec.ids, label if has_labels else None]))
     for first, batch in tabular.read_parquet(path, [*used], start, stop, spec.chunk_rows, CHUNK_BYTES):
         structs = [each or {} for each in batch.column(image).to_pylist()]

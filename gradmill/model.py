@@ -141,7 +141,7 @@ class Model:
         ``rows`` of a table are a mapping (or a pandas Series, such as ``df.iloc[0]``), a list of these, a pandas or
         polars DataFrame, or an Arrow table. A missing value is None, NaN, NaT or ``pandas.NA``, or empty text except in
         a category; with ``unknown`` "average" a level that the model has not seen has the average effect. Pictures are
-        a uint8 array ``(n, height, width)`` or ``(n, height, width, 3)``, or paths.
+        a uint8 array ``(n, height, width)`` or ``(n, height, width, 3)``, a list of such pictures, or paths.
 
         Raises:
             ValueError: a column is missing, or a value does not fit its column or is too large to predict from.
@@ -182,6 +182,8 @@ class Model:
         if self.columns:
             return encode_rows(rows, self.columns, unknown)
         shape = tuple(self._session.get_inputs()[0].shape[1:])
+        if isinstance(rows, list | tuple) and any(isinstance(row, np.ndarray) for row in rows):
+            rows = np.stack(rows)
         if not isinstance(rows, np.ndarray):
             from gradmill.pictures import read_pictures  # not at the top, because arrays do not need Pillow
 

@@ -1,12 +1,14 @@
 """Pictures in the models' input format, 8-bit grey or RGB of one size, read with Pillow."""
 
 import io
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 # Decided by content, not by file name: for other formats Pillow may start a program, such as Ghostscript.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
@@ -20,11 +22,19 @@ def read_pictures(rows: Any, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     Raises:
         ValueError: a file cannot be used as a picture; the message names it.
     """
-    items = [rows] if isinstance(rows, str | bytes | Path) else list(rows)
+    is_one = isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable)
+    items = [rows] if is_one else list(rows)
     pictures = np.empty((len(items), *shape), np.uint8)
     for at, item in enumerate(items):
-        name = f"picture {at}" if isinstance(item, bytes) else str(item)
-        content = item if isinstance(item, bytes) else Path(item).read_bytes()
+        if isinstance(item, bytes):
+            name, content = f"picture {at}", item
+        elif not isinstance(item, str | os.PathLike):
+            expected = f"the path or the content of a file, or a uint8 array of shape {shape}"
+            raise ValueError(f"picture {at} is {type(item).__name__}, not {expected}")
+        elif (path := Path(item)).is_dir():
+            raise ValueError(f"{path} is a folder, not a picture: name its files")
+        else:
+            name, content = str(path), path.read_bytes()
         try:
             pictures[at] = convert_picture(open_picture(content), shape)
         except Exception as error:  # Pillow raises any kind: struct.error for a broken Exif tag
@@ -38,7 +48,10 @@ def open_picture(content: bytes) -> Image.Image:
     Raises:
         Exception: of any kind, if it cannot be decoded, is too large, or has more than 8 bits per channel.
     """
-    picture: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
+    try:
+        picture: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise ValueError(f"none of {', '.join(FORMATS)}, or one that is damaged") from error
     if picture.mode.startswith(("I", "F")):
         raise ValueError(f"mode {picture.mode} has more than 8 bits a channel: save it with 8")
     if picture.width * picture.height > LARGEST_PIXELS:

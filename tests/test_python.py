@@ -227,8 +227,19 @@ def test_pictures_are_arrays_or_files_read_as_predict_reads_them(artifacts: Path
     for rows in (paths, [*map(str, paths)], [path.read_bytes() for path in paths]):
         np.testing.assert_array_equal(model.predict_proba(rows), expected)
     assert model.predict(str(paths[0])) == [served_images.LABELS[expected[0].argmax()]]
-    for wrong in (colour, sample["images"].astype(float), sample["images"][:, :9]):
+    for wrong in (colour, [colour], sample["images"].astype(float), sample["images"][:, :9]):
         with pytest.raises(ValueError, match=r"of shape .*, not uint8 of shape \('n', 28, 28\)"):
+            model.predict(wrong)
+    np.testing.assert_array_equal(model.predict([*sample["images"]]), model.predict(sample["images"]))
+    Image.fromarray(colour).save(tiff := tmp_path / "c.tiff")
+    for wrong, words in (
+        (Image.fromarray(colour), "picture 0 is Image, not the path or the content of a file"),
+        ({"images": sample["images"]}, "picture 0 is dict, not the path"),
+        ([paths[0], None], "picture 1 is NoneType"),
+        (tmp_path, "is a folder, not a picture"),
+        (tiff, r"c\.tiff cannot be used: none of PNG, .*GIF, or one that is damaged"),
+    ):
+        with pytest.raises(ValueError, match=words):
             model.predict(wrong)
     paths[0].write_text("no picture")
     with pytest.raises(ValueError, match=r"a\.png cannot be used"):

@@ -13,9 +13,9 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from gradmill.pictures import FORMATS, LARGEST_PIXELS, convert_picture, get_mode, open_picture
+from gradmill.pictures import LARGEST_PIXELS, convert_picture, get_mode, open_picture
 from tasks.errors import DataError
 from tasks.store import regular_files
 
@@ -57,8 +57,6 @@ def decode(file: Item, shape: Shape, name: str = "") -> tuple[NDArray[np.uint8],
 
 def _describe_error(error: Exception) -> str:
     """Why a picture could not be read, in one line without its name."""
-    if isinstance(error, UnidentifiedImageError):
-        return f"none of {', '.join(FORMATS)}"
     if isinstance(error, DataError):
         return error.found
     return " ".join(str(error).split()) or type(error).__name__

@@ -318,6 +318,7 @@ def test_the_card_of_a_table_says_what_was_in_it_how_it_was_split_and_what_it_is
         f"| R² | {format_number(figures['r2'])} (95 % interval {describe_interval(figures['r2_interval'])}) |",
     ):
         assert line in card.splitlines(), line
+    assert "inside the file. A row has one entry for each column, in the order of `columns` in the file's" in card
 
 
 def card_of_images(names: Sequence[str] = ("cat", "dog|$"), shape: tuple[int, ...] = (30, 20)) -> str:

@@ -97,9 +97,10 @@ session = onnxruntime.InferenceSession("model.onnx")
 sample = numpy.load("sample.npz")
 outputs = session.run(None, {{{name!r}: sample[{name!r}]}})"""
 ROW = (
-    "A row has one entry for each column, in the order of `columns` in the file's metadata_props and in metadata.json: "
-    "a number as it is, a boolean as 0 or 1, a category as the position of its level in levels, NaN where the value is "
-    "missing."
+    " A row has one entry for each column, in the order of ",
+    Code("columns"),
+    " in the file's metadata_props and in metadata.json: a number as it is, a boolean as 0 or 1, a category as the "
+    "position of its level in levels, NaN where the value is missing.",
 )
 CHAMPION = (
     "The champion, which ",
@@ -433,5 +434,5 @@ def _describe_use(manifest: Manifest, is_table: bool) -> Blocks:
         for each in tensors
     ]
     yield PageTable(rows, ("side", "name", "type", "shape"))
-    yield f"Inputs are raw; scaling is inside the file. {ROW if is_table else ''}"
+    yield "Inputs are raw; scaling is inside the file.", *(ROW if is_table else ())
     yield Code(files.SAMPLE), " holds real inputs and the outputs that you must get."

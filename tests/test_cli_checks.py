@@ -213,12 +213,17 @@ SAID = {  # the exit code, and what is printed
     "inspect wrong.csv --target price --features area,size": "4: 'big' | inf | size | 3 faults",
     "inspect pets": "4: cat/0001.png: none of PNG | names of one line | 3 faults",
     "inspect forms.csv --target price --json": "0: as such: '\\u20ac 3' in row 0 | as such: '1/2/2024' in row 0",
-    **{f"inspect {file} --target price --json": '0: "role": "left out" | "rule": "index"' for file in ROW_NAMES},
+    **{
+        f"inspect {file} --target price {missing}--json": '0: "role": "left out" | "rule": "index"'
+        for file in ROW_NAMES
+        for missing in ("", "--missing 7,'house 7' ")
+    },
     "inspect unnamed.csv --target price --json": '0: "name": "Unnamed: 0", "role": "feature"',
     "inspect binary.csv --target price --json": '0: retrain softmax-regression --name | --ignore id"',
     "inspect fives.csv --target price --json": '0: retrain softmax-regression --name | --ignore id"',
     "inspect rare.csv --target price --json": '0: retrain linear-regression --name | --ignore id"',
     "inspect many.csv --target price --json": '0: retrain linear-regression --name | --ignore id"',
+    "inspect many.csv --target price --missing 1007 --json": '0: "rule": "counts-rows" | --ignore id --missing 1007"',
     "inspect binary.csv --target price --ignore area --json": '0: softmax-regression --name | --ignore area,id"',
     "inspect binary.csv --target price --features id,area --json": '0: --features id,area"',
     **{

@@ -112,7 +112,7 @@ def _infer_kind(table: Table, name: str, request: Request) -> InferredKind:
         return (kind if kind == "unfit" else "parts",)
     if is_category and kind != "unfit":
         return ("category",)
-    if name in INDEX_NAMES and name not in request.options.features and _names_rows(table, name, kind):
+    if name in INDEX_NAMES and name not in request.options.features and _names_rows(table, name, kind, request):
         found = f"{name} is an index: a different {'text' if kind == 'text' else 'whole number'} in every row"
         return "index", note("index", name, f"{found}; left out", "a feature where --features names it")
     if kind == "date" and not request.options.no_date_parts and name not in table.durations:
@@ -124,7 +124,7 @@ def _infer_kind(table: Table, name: str, request: Request) -> InferredKind:
         return kind, note("date", name, found, "convert it to a number, such as seconds, to train on it")
     if kind == "date":
         return kind, note("date", name, f"{name} holds dates or times and is no feature; left out")
-    if kind == "number" and _counts_rows(table, name):
+    if kind == "number" and _counts_rows(table, name, request):
         found = f"{name} has a different whole number in every row, as an id would"
         return kind, warning("counts-rows", name, found, f"leave it out with --ignore {name} if it is one")
     if kind == "number" and (zeros := _find_leading_zeros(table, name)):
@@ -132,15 +132,20 @@ def _infer_kind(table: Table, name: str, request: Request) -> InferredKind:
     return ("number" if kind == "null" else kind,)
 
 
-def _names_rows(table: Table, name: str, kind: str) -> bool:
-    """Whether a column has a different whole number, or a different text, in every row of each file."""
+def _names_rows(table: Table, name: str, kind: str, request: Request) -> bool:
+    """Whether a column has a different whole number, or a different text, in every row of each file.
+
+    A code for missing values may be one of them.
+    """
     if kind not in ("number", "text"):
         return False
-    column = table.data[name]
+    column, num_codes = table.data[name], len(request.missing)
     files = [column.slice(first, last - first) for first, last in itertools.pairwise(table.starts)]
-    values = np.zeros(1) if kind == "text" else statistics.to_numbers(column)
-    are_whole = np.array_equal(values, np.floor(values))  # a missing value does not equal itself
-    return are_whole and all(each.null_count == 0 and len(each.unique()) == len(each) for each in files)
+    values = np.zeros(1) if kind == "text" else statistics.to_numbers(column.drop_null())
+    are_whole = np.array_equal(values, np.floor(values))  # NaN does not equal itself
+    return are_whole and all(
+        each.null_count <= num_codes and len(each.drop_null().unique()) == len(each) - each.null_count for each in files
+    )
 
 
 def _find_leading_zeros(table: Table, name: str) -> Finding | None:
@@ -156,12 +161,16 @@ def _find_leading_zeros(table: Table, name: str) -> Finding | None:
     return warning("leading-zeros", name, found, f"if it is a code and not a quantity, use --category {name}")
 
 
-def _counts_rows(table: Table, name: str) -> bool:
-    """Whether a column of numbers may be an id: another whole number in every row, and hardly any left out."""
-    low, high = table.limits(name)
-    if not MIN_COUNTED <= len(table.data) <= high - low + 1 < 2 * len(table.data):
+def _counts_rows(table: Table, name: str, request: Request) -> bool:
+    """Whether a column of numbers may be an id: another whole number in every row, and hardly any left out.
+
+    A code for missing values may be one of them.
+    """
+    column, (low, high) = table.data[name], table.limits(name)
+    num_values = len(column) - column.null_count
+    if column.null_count > len(request.missing) or not MIN_COUNTED <= num_values <= high - low + 1 < 2 * num_values:
         return False
-    values = statistics.to_numbers(table.data[name])  # a missing value does not equal itself
+    values = statistics.to_numbers(column.drop_null())  # NaN does not equal itself
     return np.array_equal(values, np.floor(values)) and np.bincount((values - low).astype(np.int64)).max() <= 1
 
 

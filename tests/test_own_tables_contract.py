@@ -146,6 +146,10 @@ FAULTS: dict[str, tuple[Columns, str, str, str]] = {
     "text among numbers": (
         with_y(c=once(list(map(str, N)), 17, "twelve")), "", "text-among-numbers c", "'twelve' in row 17"
     ),
+    "text among numbers of a column whose name a shell would not take": (
+        with_y(**{"Ø (°C), raw": once(list(map(str, N)), 17, "twelve")}), "", "text-among-numbers Ø (°C), raw",
+        r"--category '\"Ø (°C), raw\"'",
+    ),
     "no such target": (with_y(), "--target cost", "no-such-column cost", "cost"),
     "no such feature": (with_y(), "--features x,size", "no-such-column size", "size"),
     "a target with a word in it": (

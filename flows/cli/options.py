@@ -5,7 +5,6 @@ Names, types, help and defaults come from the parameters.
 
 import csv
 import inspect
-import io
 import json
 import os
 import shlex
@@ -24,7 +23,7 @@ from pydantic.fields import FieldInfo
 
 from tasks.errors import UsageError
 from tasks.machine import devices
-from tasks.machine.words import format_setting
+from tasks.machine.words import format_setting, join_values
 from tasks.parameters import Device, ModelName, Use
 from tasks.parameters.form import Option, ParameterModel, describe_expected, option_of
 from tasks.store import artifact_paths, model_folder
@@ -261,11 +260,7 @@ def given_options(parameters: ParameterModel, leave_out: set[str]) -> list[str]:
             continue
         given.append(value.flag)
         if isinstance(setting, tuple):
-            text = io.StringIO()
-            has_space = any(str(each)[:1] == " " for each in setting)
-            quoting: Literal[0, 1] = csv.QUOTE_ALL if has_space else csv.QUOTE_MINIMAL
-            csv.writer(text, lineterminator="", quoting=quoting).writerow(setting)
-            given.append(text.getvalue())
+            given.append(join_values([str(each) for each in setting]))
         elif not isinstance(setting, bool):
             given.append(str(setting))
     return given

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from tasks.data.recipe import SplitRule, unless_empty
 from tasks.errors import DataError
-from tasks.machine.words import format_number, pluralize
+from tasks.machine.words import format_number, pluralize, quote_value
 from tasks.parameters.addresses import split_source
 from tasks.store.artifact_paths import CONTACT_SHEET
 from tasks.store.documents import Document
@@ -50,9 +50,11 @@ class Finding(PersistedRecord):
 def make_finding(severity: Severity, rule: str, column: str | None, found: str, *advice: str) -> Finding:
     """A finding about a column, or about no single column (None).
 
-    ``advice`` is what to do, or what was expected and what to do.
+    ``advice`` is what to do, or what was expected and what to do. Options in it that name the column can be copied.
     """
     *_, expected, action = "", "", *advice
+    for option in ("--ignore", "--category") if column else ():
+        action = action.replace(f"{option} {column}", f"{option} {quote_value(str(column))}")
     return Finding(severity=severity, rule=rule, column=column, found=found, expected=expected, action=action)
 
 

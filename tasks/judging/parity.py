@@ -16,7 +16,7 @@ from tasks.data.recipe import Recipe
 from tasks.errors import DataError
 from tasks.judging import gates
 from tasks.machine.arrays import Array
-from tasks.machine.words import format_number, pluralize
+from tasks.machine.words import format_number, pluralize, quote_value
 from tasks.parameters import Gates
 from tasks.records import GateVerdict, PreparedDataset
 from tasks.serving import drift, raw_units, runtime
@@ -150,7 +150,7 @@ def _blame_column(weights: raw_units.Weights, recipe: Recipe, exact: raw_units.F
         return (
             f"{found}, nearly determined by other columns: leave one of them out with --ignore, or use --weight-decay"
         )
-    return f"{found}: subtract an offset, change its unit, or leave it out with --ignore {column.name!r}"
+    return f"{found}: subtract an offset, change its unit, or leave it out with --ignore {quote_value(column.name)}"
 
 
 # A fresh process that uses none of our code

@@ -1,10 +1,13 @@
 """Numbers, durations and names in the form in which people read them."""
 
+import csv
 import difflib
+import io
 import re
 import shlex
 import sys
 from collections.abc import Collection, Iterable
+from typing import Literal
 
 from gradmill.errors import escape_control_characters as escape_control_characters
 
@@ -59,6 +62,20 @@ def format_names(names: Collection[str], most: int) -> str:
     """The first names, quoted where spaces around one would otherwise be invisible."""
     shown = [name if name == name.strip() else repr(name) for name in list(names)[:most]]
     return ", ".join(shown) + (", …" if len(names) > most else "")
+
+
+def join_values(values: Collection[str]) -> str:
+    """The values of an option that takes a list, as this option reads them."""
+    text = io.StringIO()
+    has_space = any(each[:1] == " " for each in values)
+    quoting: Literal[0, 1] = csv.QUOTE_ALL if has_space else csv.QUOTE_MINIMAL
+    csv.writer(text, lineterminator="", quoting=quoting).writerow(values)
+    return text.getvalue()
+
+
+def quote_value(value: str) -> str:
+    """The only value of an option that takes a list, as it is typed in a shell."""
+    return shlex.quote(join_values([value]))
 
 
 def pip_install(*requirements: str) -> str:

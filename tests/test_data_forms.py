@@ -388,6 +388,9 @@ def test_later_text_in_another_form_is_the_one_fault_that_is_told(case: str, sto
     error = ask("evaluate", "american", tmp_path / "rows", "--artifacts", store, code=4)["error"]
     assert found in error["found"]
     assert expected in error["expected"]
+    findings = ask("inspect", tmp_path / "rows", "--name", "american", "--artifacts", store, code=4)["findings"]
+    (action,) = {each["action"] for each in findings if each["rule"].startswith("text-among")}
+    assert ("--missing" in action, "--ignore" in action) == (True, False), "version 1 has taken the column"
 
 
 @pytest.mark.slow
@@ -432,6 +435,7 @@ FAULTS: dict[str, tuple[list[str], str, str, str]] = {
     "dates, and then words": (MIXED[::-1], ",", "fee is 'unknown", "--category fee"),
     "two orders": (BOTH_ORDERS, ",", "which 31/12/2024 and 12/31/2024 both fit", "--category fee"),
     "one bad date": ([*WEEKS, "soon"], ",", "fee is 'soon' in row 112 of ", "--category fee"),
+    "one bad number": ([*map(str, range(99)), "soon"], ",", "fee is 'soon' in row 99 of ", "--category fee"),
     "one bad day": (["31.12.2023"] * 60 + ["31.11.2023"], ",", "fee is '31.11.2023' in row 60 of ", "--category fee"),
     "a point or a comma": (FEES, ";", "fee could be read as numbers written like 1.234,5 or 1,234.5", "use --decimal"),
     "a comma among commas": (["0,5", *FEES], ",", "fee has numbers written like 1.234,5", "use --decimal ,"),
@@ -453,8 +457,9 @@ def test_what_cannot_be_told_is_named_with_the_options_that_settle_it(
     error = inspect(file, code=4)["error"]
     assert found in error["found"]
     assert action in error["action"]
-    no_parts = [("--no-date-parts",)] if action == "--category fee" else []
-    for options in (("--category", "fee"), ("--ignore", "fee"), *no_parts):
+    others: list[tuple[str, ...]] = [("--missing", values[-1])] if "row 112" in found or "row 99" in found else []
+    others += [("--no-date-parts",)] if action == "--category fee" and "row 99" not in found else []
+    for options in (("--category", "fee"), ("--ignore", "fee"), *others):
         inspect(file, *options)
 
 

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from tasks.data import statistics
 from tasks.data.io import date_parts, tabular
-from tasks.data.io.table_builder import SHOWN, Table
+from tasks.data.io.table_builder import CORRECT, SHOWN, Table
 from tasks.data.levels import MOST_LEVELS, extend_levels
 from tasks.data.recipe import INDEX_NAMES, RARE, Column
 from tasks.data.report import Finding, error, note, warning
@@ -184,8 +184,7 @@ def _infer_kind_of_text(table: Table, name: str) -> InferredKind:
             name,
             found,
             expected,
-            f"correct the value, make the column a category with --category {name}, or leave it out with "
-            f"--ignore {name}",
+            f"{CORRECT}, make the column a category with --category {name}, or leave it out with --ignore {name}",
         )
     is_id = singles > values * (OF_FEW_ROWS if values < FEW_ROWS else SINGLE_LEVELS)
     kind, outcome = ("id", "left out as an id") if is_id else ("category", "taken as a category")
@@ -211,17 +210,18 @@ def _compare_kind(table: Table, known: Column, now: str, is_category: bool) -> I
     if is_level or now in ("null", "unfit", kind):
         return (kind,)
     if kind == "number" and now == "text":
-        rule, found = "text-among-numbers", f"{name} is {table.example_of_text(name)}"
+        rule, found, correct = "text-among-numbers", f"{name} is {table.example_of_text(name)}", CORRECT
     else:
         row = max(0, pc.index(pc.is_valid(table.data[name]), True).as_py())
         value = str(table.data[name][row].as_py())[:SHOWN]
-        rule, found = "retyped-column", f"{name} is now a {now}: {value!r} in {table.name_row(row)}"
+        found = f"{name} is now a {now}: {value!r} in {table.name_row(row)}"
+        rule, correct = "retyped-column", "correct the data"
     return "unfit", error(
         rule,
         name,
         found,
         f"a {kind}, as version 1 took it",
-        "correct the data, or keep the new table under another --name",
+        f"{correct}, or keep the new table under another --name",
     )
 
 

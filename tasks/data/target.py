@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from tasks.data import statistics
 from tasks.data.inference import value_kind
-from tasks.data.io.table_builder import SHOWN, Table
+from tasks.data.io.table_builder import CORRECT, SHOWN, Table
 from tasks.data.io.tabular import NUMBERS_WITH_TEXT
 from tasks.data.levels import MOST_LEVELS, count_codes, sort_levels
 from tasks.data.report import Finding, error, note, warning
@@ -65,7 +65,7 @@ def read_target(table: Table, request: Request, task: TaskName | None) -> Target
     if is_text or kind in ("unfit", "date"):
         what, action = "a date or a time" if kind == "date" else "nothing that can be learned", "use another --target"
         if is_text:
-            action = "correct them, or use softmax-regression for classes"
+            action = f"{CORRECT}, or use softmax-regression for classes"
             what = f"text, such as {table.example_of_text(target)}"
         expected = "numbers such as 1234.5" if task == "regression" else "numbers or classes"
         return _read_nothing(table, error("target-kind", target, f"the target {target} is {what}", expected, action))

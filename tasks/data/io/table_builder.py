@@ -20,6 +20,7 @@ from tasks.errors import DataError
 from tasks.machine.words import pluralize
 
 SHOWN = 40  # characters of a value that are shown
+CORRECT = "correct the value, name it with --missing if it stands for a missing one"  # the beginning of advice
 KIND_WORDS: dict[Kind, str] = {"number": "a number", "boolean": "true or false", "text": "text", "date": "a date"}
 
 
@@ -292,9 +293,10 @@ class _TableReader:
             except Exception:  # a moment in an unknown time zone
                 shown = f"of type {values.type}"
             found = f"{name} is {shown!r} in row {row:,} of {path} (rows count from 0)"
-            action = f"correct the value, make the column a category with --category {name}, "
-            action += f"or leave it out with --ignore {name}"
-            self._misfits[name] = error(fault[0], name, found, fault[1], action)
+            others = f"make the column a category with --category {name}, or leave it out with --ignore {name}"
+            if not self.selection.finds_forms:
+                others = "or keep the new table under another --name"
+            self._misfits[name] = error(fault[0], name, found, fault[1], f"{CORRECT}, {others}")
 
     def find_faults(self) -> Iterator[Finding]:
         """The faults that were collected from the files."""

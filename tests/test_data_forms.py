@@ -463,6 +463,14 @@ def test_what_cannot_be_told_is_named_with_the_options_that_settle_it(
         inspect(file, *options)
 
 
+@pytest.mark.parametrize("fault", [fault for fault in FAULTS if FAULTS[fault][3] != "--category fee"])
+def test_what_is_wrong_with_a_target_is_told_once_and_not_that_it_could_be_left_out(fault: str, tmp_path: Path) -> None:
+    values, delimiter, *_ = FAULTS[fault]
+    found = inspect(write_column(tmp_path / "t.csv", values, delimiter), "--target", "fee", code=4)
+    (action,) = [each["action"] for each in found["findings"] if each["severity"] == "error"]
+    assert "--ignore" not in action
+
+
 WHOLE: dict[str, float] = {"{} %": 0.99, "{}\u00a0€": 99.0, "$ {}": 99.0, "1'{:03}": 1099.0, "1\u202f{:03}": 1099.0}
 LARGEST: list[tuple[list[str], str, list[str], float]] = [
     (FEES, ";", ["--decimal", ","], 9.098),

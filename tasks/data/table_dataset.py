@@ -23,7 +23,7 @@ from tasks.data.report import MOST_LEVELS_SHOWN, ColumnReport, DataReport, Findi
 from tasks.data.row_hash import HashInputs
 from tasks.data.schema import Request, Schema
 from tasks.data.split import TRAINING, check_min_rows, find_time_form, keep_window, split_by_column, split_by_hash
-from tasks.data.target import TargetValues, check_constant, check_rare_classes, read_target
+from tasks.data.target import TargetValues, check_constant, check_rare_classes, correct_advice, read_target
 from tasks.machine import parallel
 from tasks.machine.words import pluralize
 from tasks.parameters import Data
@@ -82,7 +82,8 @@ def examine_table(
     if options.window != NO_WINDOW:
         targets = keep_window(table, targets, request)
     features, rows = inferring.result(), None
-    findings = [*table.findings, *features.findings, *targets.findings, *check_constant(request.target, targets)]
+    findings = [correct_advice(each, request.target) for each in table.findings]
+    findings += [*features.findings, *targets.findings, *check_constant(request.target, targets)]
     is_whole = not any(each.is_error for each in features.findings)
     if features.columns and len(targets.values) and request.split.column in (None, *table.data.column_names):
         rows, more = _split_rows(table, features.columns, targets, request, folder)

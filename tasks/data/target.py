@@ -14,7 +14,7 @@ from tasks.data.levels import MOST_LEVELS, count_codes, sort_levels
 from tasks.data.report import Finding, error, note, warning
 from tasks.data.schema import Request
 from tasks.machine.arrays import Array
-from tasks.machine.words import format_names, pluralize
+from tasks.machine.words import format_names, pluralize, quote_value
 from tasks.serving.task import TaskName
 
 FEW_VALUES = 10  # as many whole numbers may be classes
@@ -56,14 +56,14 @@ def read_target(table: Table, request: Request, task: TaskName | None) -> Target
     if target is None or target not in table.data.column_names:
         return _read_nothing(table)
     kind = value_kind(table, target)
-    if kind == "unfit" and target in table.forms:  # the reader has reported why
+    if kind == "unfit":  # the reader has reported why
         return _read_nothing(table)
     if task is None:
         is_number = kind == "number" or (kind == "text" and table.number_share(target) >= NUMBERS_WITH_TEXT)
         task = "regression" if is_number and target not in request.options.category else "classification"
     is_text = kind == "text" and task == "regression"
-    if is_text or kind in ("unfit", "date"):
-        what, action = "a date or a time" if kind == "date" else "nothing that can be learned", "use another --target"
+    if is_text or kind == "date":
+        what, action = "a date or a time", "use another --target"
         if is_text:
             action = f"{CORRECT}, or use softmax-regression for classes"
             what = f"text, such as {table.example_of_text(target)}"
@@ -77,6 +77,14 @@ def read_target(table: Table, request: Request, task: TaskName | None) -> Target
         return targets
     found = f"no row has a {target}"
     return _read_nothing(table, error("no-target", target, found, "a target to learn", "use another --target"))
+
+
+def correct_advice(finding: Finding, target: str | None) -> Finding:
+    """The finding about a column, with other advice if the column is the target, which cannot be left out."""
+    if target is None or finding.column != target:
+        return finding
+    action = finding.action.replace(f"leave it out with --ignore {quote_value(target)}", "use another --target")
+    return finding.model_copy(update={"action": action})
 
 
 def _read_nothing(table: Table, *findings: Finding) -> TargetValues:

@@ -524,8 +524,10 @@ def test_files_of_one_form_are_one_table_though_some_have_whole_numbers_alone(tm
 def test_in_a_file_of_decimal_commas_a_point_sets_thousands_apart_where_it_can(tmp_path: Path) -> None:
     lines = "".join(f"{place},5;{place % 9 + 1}.500;{place}.2575;{place}\n" for place in range(100))
     (tmp_path / "t.csv").write_text("a;b;c;y\n" + lines)
-    found = inspect(tmp_path / "t.csv")["columns"]
-    assert {each["name"]: each["maximum"] for each in found} == {"a": 99.5, "b": 9500, "c": 99.2575, "y": 99}
+    found = inspect(tmp_path / "t.csv")
+    assert {each["name"]: each["maximum"] for each in found["columns"]} == {"a": 99.5, "b": 9500, "c": 99.2575, "y": 99}
+    assert {each for each in rules(found, "warning") if "points" in each} == {"decimal-points c"}
+    assert "decimal-points c" not in rules(inspect(tmp_path / "t.csv", "--category", "c"), "warning")
 
 
 DRAWN = pd.Series(dated_tables.draw_rows(400)["when"])

@@ -11,7 +11,7 @@ from gradmill.rows import SPACE
 from tasks.data.io.tabular import NUMBERS_WITH_TEXT, parse_form, parse_numbers
 from tasks.data.levels import find_levels
 from tasks.data.recipe import decimal_of
-from tasks.data.report import Finding, error, note
+from tasks.data.report import Finding, error, note, warning
 from tasks.machine.arrays import Array
 from tasks.machine.words import format_names
 
@@ -84,9 +84,19 @@ def find_decimal(candidates: Mapping[str, Candidates], delimiters: Collection[st
     return "," if "," not in delimiters and any({*each} == {","} for each in whole) else None
 
 
-def has_decimal_points(column: pa.ChunkedArray) -> bool:
-    """Whether plain numbers in text have points that cannot set thousands apart, as in 63.2 but not in 1.234."""
-    return any(pc.any(pc.match_substring_regex(texts, DECIMAL_POINT)).as_py() for texts, _ in _count_texts(column))
+def find_decimal_point(column: pa.ChunkedArray) -> str:
+    """A plain number in text with a point that cannot set thousands apart, such as 63.2 but not 1.234, or nothing."""
+    found = (texts.filter(pc.match_substring_regex(texts, DECIMAL_POINT)) for texts, _ in _count_texts(column))
+    return next((each[0].as_py() for each in found if len(each)), "")
+
+
+def warn_of_points(columns: Mapping[str, pa.ChunkedArray]) -> Iterator[Finding]:
+    """Report columns of numbers with decimal points in a file of decimal commas: they may be months, as in 01.2019."""
+    for name, column in columns.items():
+        if point := find_decimal_point(column):
+            found = f"{name} is read with a decimal point, as in {point}, and other columns with a decimal comma"
+            action = f"if these are no quantities, write dates as 2024-12-31, or use --category {name}"
+            yield warning("decimal-points", name, found, action)
 
 
 def choose_form(name: str, candidates: Candidates, decimal: str | None, delimiters: Collection[str]) -> str | Finding:

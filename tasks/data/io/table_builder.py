@@ -120,9 +120,12 @@ def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Ta
         if delimiters and (decimal == "," or is_undecided):
             numbers = frozenset(name for name, kinds in reader.kinds.items() if {"number"} in kinds.values())
             texts = reader.read_again(raw=reader.selection.raw | numbers).map_table()
+            of_numbers = {name: texts.data[name] for name in sorted(numbers) if texts.is_text(name)}
             if decimal == ",":  # then 1.234 is not the number that was read from CSV
                 candidates |= _find_candidates(texts, selection, decimal)
-            elif any(number_forms.has_decimal_points(texts.data[name]) for name in numbers if texts.is_text(name)):
+                others = of_numbers.keys() - candidates.keys()
+                findings += number_forms.warn_of_points({name: of_numbers[name] for name in sorted(others)})
+            elif any(map(number_forms.find_decimal_point, of_numbers.values())):
                 decimal = "."
         found = {name: number_forms.choose_form(name, each, decimal, delimiters) for name, each in candidates.items()}
         findings += [each for each in found.values() if isinstance(each, Finding)]

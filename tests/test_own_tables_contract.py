@@ -252,6 +252,13 @@ WARNINGS: dict[str, tuple[Columns, str, str, *tuple[str, ...]]] = {
         f"text such as {form.format(1)}": (with_y(c=[form.format(at + 1234) for at in N]), "warning", "looks-like c")
         for form in ("USD {:,}.50", "{:,} EUR", "({:,})", "01 Jan {}", "12-OCT-{}")
     },
+    **{
+        f"months such as {form.format(2019)}": (
+            with_y(c=every(*[form.format(year) for year in (2019, 2020)])), "warning", "looks-like c"
+        )
+        for form in ("Januar {}", "Sept. {}", "März {}", "août {}", "{}-01", "{}/1", "01/{}", "{}Q1", "Q4 {}")
+    },
+    "short months": (with_y(c=every("Jan 19", "Mai-20")), "warning", "looks-like c"),
     "numbers of rows": ({"c": 1000 - N[:100], "x": X[:100], "y": Y[:100]}, "warning", "counts-rows c"),
     "levels of few rows": (with_y(c=every(*[f"level {at}" for at in range(50)])), "warning", "rare-levels c"),
     "a class given away": ({"x": X, "c": every("is a", "is b"), "y": every("a", "b")}, "warning", "predicts-alone c"),

@@ -25,10 +25,19 @@ MOSTLY = 0.5  # share of values that people read as numbers or dates, from which
 CURRENCY = "([$€£¥]|USD|EUR|GBP|JPY|CNY|CHF|CAD|AUD|INR)"  # three letters in general would be codes of products, too
 NUMBER = r"-?(\d{1,3}([.,'\x{a0}\x{202f}]\d{3})+|\d+)([.,]\d+)?"
 DAY = r"\d{1,2}[./-]\d{1,2}[./-](\d{2}|\d{4})|\d{4}/\d{1,2}/\d{1,2}"
-MONTH = "(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
+SHORT_MONTH = (  # how months begin in English, German, Dutch, French, Spanish, Portuguese and Italian
+    "(jan|gen|ene|feb|f[ée]v|m[aä]r|mrz|maa|apr|a[vb]r|may|mai|mei|mag|jui?n|giu|jui?l|lug|aug|ao[uû]|ago|sep|set|oct|"
+    "o[ku]t|ott|nov|d[eé][cz]|dic)"
+)
+MONTH = rf"{SHORT_MONTH}\p{{L}}*\.?"
+YEAR = r"(19|20)\d\d"
+MONTH_OF_YEAR = (
+    rf"{MONTH}[ -]{YEAR}|{SHORT_MONTH}\.?[ -]\d\d|{YEAR}[/-](0?[1-9]|1[0-2])|(0?[1-9]|1[0-2])/{YEAR}|"
+    rf"{YEAR}[ -]?Q[1-4]|Q[1-4][ /-]?{YEAR}"
+)
 FORMAT_PATTERNS = {
     ("numbers", "1234.5"): rf"^\(?{CURRENCY}?\s?{NUMBER}\s?(%|{CURRENCY})?\)?$",
-    ("dates", "2024-12-31"): rf"(?i)^({DAY}|\d+[ -]{MONTH}[ -]\d+|{MONTH} \d+,? \d+)([ T]\d+:.*)?$",
+    ("dates", "2024-12-31"): rf"(?i)^({DAY}|\d+[ -]{MONTH}[ -]\d+|{MONTH} \d+,? \d+|{MONTH_OF_YEAR})([ T]\d+:.*)?$",
 }
 InferredKind = tuple[str, *tuple[Finding, ...]]  # number, boolean, category, parts, date, id or unfit; findings
 

@@ -93,7 +93,10 @@ class OwnData(ParameterModel):
         empty="every row by itself",
     )
     time_column: str | None = declare_field(
-        None, "A column of dates or times: the latest rows become the test split.", Use.TABLES, empty="no order in time"
+        None,
+        "A column of dates or times, which is no feature: the latest rows become the test split.",
+        Use.TABLES,
+        empty="no order in time",
     )
     window: str = declare_field(
         NO_WINDOW,

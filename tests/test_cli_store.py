@@ -96,6 +96,7 @@ def test_compare_puts_two_versions_side_by_side_and_judges_the_second() -> None:
     before, after = (each.metrics.model_dump()["weights"] for each in both)
     moved = {each["name"]: each["value"] for each in told["weights"]}
     assert moved == {"x1": after[0] - before[0], "x2": after[1] - before[1]}
+    assert "no weight differs" in typed("compare", NAME, "2", "2").stdout
     both[1].dataset.test.path.unlink()
     shown = typed("compare", NAME, "1", "2").stdout
     assert f"version 2 is not judged beside version 1: {both[1].dataset.test.path}" in shown

@@ -313,6 +313,9 @@ def test_compare_shows_the_options_that_differ_and_a_name_keeps_which_levels_are
     found = ask("compare", "shops", "1", "2")
     assert found["settings"] == {"min_level_rows": [None, 3], "weight_decay": [None, "auto"]}
     assert found["not_judged"] is None
+    assert re.search(r"(?m)^weight decay +0 +auto *$", typed("compare", "shops", "1", "2").stdout), (
+        "what training found"
+    )
     for known, is_kept in (("--name shops", True), ("--target y", False)):
         rare = [each for each in ask("inspect", path, *known.split())["findings"] if each["rule"] == "rare-levels"]
         assert bool(rare) != is_kept

@@ -321,7 +321,7 @@ def compare(
         "gates": gates,
         "not_judged": None if gates else why_none,
     }
-    return Answer(document, lambda: _print_comparison(document))
+    return Answer(document, lambda: _print_comparison(document, both))
 
 
 def _pair(facts: Iterable[dict[str, Any]]) -> dict[str, tuple[Any, Any]]:
@@ -361,15 +361,22 @@ def _subtract(before: Any, after: Any) -> Any:
     return after - before if isinstance(before, float) and isinstance(after, float) else None
 
 
-def _print_comparison(document: dict[str, Any]) -> None:
+def _print_comparison(document: dict[str, Any], manifests: Sequence[Manifest]) -> None:
     a, b = (f"version {number}" for number in document["versions"])
-    facts = document["figures"] | document["data"] | document["settings"]
+    steps = _pair(each.trained.steps.model_dump() if each.trained.steps else {} for each in manifests)
+    settings = {  # with the values that training found for settings that were not given
+        field: [own if own is not None else found for own, found in zip(given, steps.get(field, given), strict=True)]
+        for field, given in document["settings"].items()
+    }
+    facts = document["figures"] | document["data"] | settings
     rows = [(field.replace("_", " "), *map(_spell, pair)) for field, pair in facts.items()]
     print_table(("", a, b), rows)
     print_line("")
-    if moved := document["weights"]:
+    if moved := [each for each in document["weights"] if each["value"]]:
         head = ("weight that moved most", "by a unit, or the level", "by a deviation, or the level")
         print_table(head, [(each["name"], f"{each['value']:+.4g}", f"{each['size']:+.4g}") for each in moved])
+    elif document["weights"]:
+        print_line("no weight differs")
     else:
         print_line(
             f"these weights have no names; the pages that gradmill show {document['name']} VERSION opens draw them"

@@ -229,7 +229,9 @@ def compare_losses(
         words += f" on {num_rows} test rows"
         if num_rows < len(weights):
             words += f" ({len(weights) - num_rows} left out: it was trained on them)"
-        if num_rows < MIN_ROWS:
+        if not num_rows:
+            few.append(f"version {version} was trained on all {len(weights)} test rows")
+        elif num_rows < MIN_ROWS:
             few.append(f"{words}, fewer than the {MIN_ROWS} that decide")
         elif num_units < fewest:
             few.append(f"{words}, of {pluralize(num_units, unit)}, fewer than the {fewest} that decide")

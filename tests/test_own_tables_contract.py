@@ -175,7 +175,8 @@ FAULTS: dict[str, tuple[Columns, str, str, str]] = {
     ),
     "a rare class": ({"x": X, "y": once(every("a", "b"), 3, "rare")}, "", "rare-class", "'rare' has 1 row"),
     "a target written otherwise": (
-        {"x": X, "y": [f"{'€$'[at % 2]} {at}" for at in N]}, "", "rare-class y", "write them as 1234.5"
+        {"x": X, "y": [f"{'€$'[at % 2]} {at}" for at in N]},
+        "", "rare-class y", "write them as 1234.5 if it cannot read them",
     ),
     "a class of two lines": ({"x": X, "y": every("two\nlines", "b")}, "", "class-name y", "two"),
     "a class without letters": ({"x": X, "y": every("", "b")}, "", "class-name y", "''"),

@@ -196,7 +196,8 @@ def check_rare_classes(targets: TargetValues, is_training: Array, target: str | 
     if len(rare) > MOST_NAMED:
         example = repr(targets.class_names[rare[0]][:SHOWN])
         found = f"{len(rare):,} of {len(rows):,} classes have hardly any rows, such as {example}"
-        action += "; if these are numbers, use linear-regression, and write them as 1234.5" if target else ""
+        if target:
+            action += "; if these are numbers, use linear-regression, and write them as 1234.5 if it cannot read them"
         yield error("rare-class", target, found, expected, action)
         return
     for code in rare:

@@ -210,13 +210,14 @@ class _CsvFile:
         if is_cut and fields < expected:
             reason = f"it ends inside row {first} (from 0), after {pluralize(fields, 'field')}"
             return broken_file(self._name, reason, pluralize(expected, "field"))
+        action = "quote fields that contain the delimiter, and write the file again"
+        if 2 * len(rejects) > rows:
+            action = f"if the first line is not the header, remove what stands above the header; otherwise {action}"
         return DataError(
             f"{pluralize(len(rejects), 'row')} of {rows:,} in {self._name} with more or fewer fields than the header: "
             f"the first is row {first}, with {fields} (rows count from 0)",
             pluralize(expected, "field"),
-            "remove what stands above the header"
-            if len(rejects) == rows
-            else "quote fields that contain the delimiter, and write the file again",
+            action,
         )
 
 

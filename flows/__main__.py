@@ -11,7 +11,7 @@ INTERRUPTED = 130
 NEW_OBJECTS = 50_000  # between two garbage collections: most objects of a command come from imports, and stay
 THEN = {
     "predict": "run the same command again to continue from here",
-    "tune": "what was learned is kept; run the same command again to continue from there",
+    "tune": "trials that have ended are kept; run the same command again to continue after them",
     "backup": "run the same command again to copy only what is missing there",
     "restore": "run the same command again to continue from here",
     "demo": "the page is no longer served",
@@ -101,7 +101,8 @@ def _say_interrupted() -> None:
     if streams.asks_for_json(sys.argv):
         error = {"exit_code": INTERRUPTED, "found": found, "expected": "no Ctrl-C", "action": action}
         streams.print_document({"error": error})
-    print(f"{found}; {action}", file=sys.stderr, flush=True)
+    text = f"{found}; {action}"
+    print(display.fit(text, display.progress.CONSOLE) if display else text, file=sys.stderr, flush=True)
     with suppress(OSError):
         sys.stdout.flush()  # flush earlier output too: os._exit would drop it
 

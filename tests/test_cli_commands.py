@@ -16,6 +16,7 @@ from prefect_api import eventually
 from store_state import damage
 from tasks.data.book_datasets import FILES
 from tasks.judging import gates
+from terminals import Terminal
 
 
 @pytest.mark.parametrize(
@@ -197,7 +198,7 @@ def test_two_newcomers_at_once_see_short_lines_and_get_two_whole_versions_and_on
         assert typed("verify", "linear-regression", version).returncode == 0
 
 
-def interrupted(run: str, double: float = 60, *arguments: str) -> "subprocess.CompletedProcess[str]":
+def interruption(run: str, double: float = 60, *arguments: str) -> list[str]:
     """A command whose work are these lines; Ctrl-C within ``double`` seconds of another is the same."""
     lines = "".join(f"    {line}\n" for line in run.splitlines())
     code = (
@@ -207,7 +208,12 @@ def interrupted(run: str, double: float = 60, *arguments: str) -> "subprocess.Co
         f"def run(arguments):\n{lines}"
         "app.run = run\n__main__.main()"
     )
-    command = [sys.executable, "-c", code, *arguments]
+    return [sys.executable, "-c", code, *arguments]
+
+
+def interrupted(run: str, double: float = 60, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """What such a command leaves."""
+    command = interruption(run, double, *arguments)
     return subprocess.run(command, capture_output=True, text=True, timeout=180, cwd=REPOSITORY)
 
 
@@ -236,6 +242,14 @@ def test_ctrl_c_gives_one_document_too() -> None:
     done = interrupted("press()\nsignal.pause()", 60, "retrain", "--json")
     assert json.loads(done.stdout)["error"]["exit_code"] == 130
     assert "Traceback" not in done.stderr
+
+
+def test_what_ctrl_c_leaves_of_a_search_is_said_in_whole_words_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    seen = Terminal(interruption("press()", 60, "tune"))
+    assert seen.returncode == 130
+    assert "trials that have ended are kept; run the same command again" in " ".join(seen.lines)
+    assert max(map(len, seen.lines)) <= 80
 
 
 @pytest.mark.slow  # Prefect's import

@@ -390,7 +390,7 @@ def test_interrupted_and_killed_the_same_command_goes_on_to_the_same_winner(
     """Also where they have one core, and the whole search has all."""
     done = interrupted(signal.SIGINT, artifacts, 3)
     assert done.returncode == 130, done.stderr
-    assert "what was learned is kept; run the same command again to continue from there" in done.stderr
+    assert "trials that have ended are kept; run the same command again to continue after them" in done.stderr
     assert interrupted(signal.SIGKILL, artifacts, 9).returncode == -signal.SIGKILL
     resumed, again = (gradmill(*COMMAND, "--json") for _ in range(2))
     assert "trials were already done" in resumed.stderr

@@ -271,7 +271,7 @@ def test_remove_deletes_a_name_with_its_runs_data_and_overview_once_it_was_asked
         assert typed("retrain", NAME, "--name", name, "--data", file, "--target", "price").returncode == 0
     others = [path for path in artifacts.rglob("*") if {NAME, "predictions"} & {*path.parts}]
     others += artifacts.rglob("*predict-houses*")
-    refused(2, "remove houses")
+    refused(2, "remove houses", "houses: history, data, runs and 1 version")
     assert model_folder.list_versions("houses") == [1]
     assert answer("remove houses --yes")["versions"] == [1]
     page = {"artifacts": {"key": {"any_": ["houses-overview", "predict-houses-overview"]}}}

@@ -248,11 +248,11 @@ def test_every_outcome_of_a_run_is_told(candidate: Contender) -> None:
     noted(candidate, 2, lr=0.5).note(stages={"publish": verdicts})
     decide(noted(candidate, 3), "judged")
     noted(candidate, 4, loss=None)
-    going = noted(candidate, 5, name="other")
+    going = noted(candidate, 5, name="other", seed=42)
     decide(noted(candidate, 6), "unchanged", 1, "of these rows")
     with going.in_use():
         found = [f"{each['name']} {each['outcome']} {each['detail']} {each['version']}" for each in listed()]
-        page = typed("models", NAME, "--runs").stdout
+        page, by_default = (typed("models", name, "--runs").stdout for name in (NAME, "other"))
     assert found == [
         f"{NAME} unchanged of these rows 1",
         "other running  None",
@@ -264,6 +264,7 @@ def test_every_outcome_of_a_run_is_told(candidate: Contender) -> None:
     words = "published version 1", "unchanged: version 1", "refused by champion_loss", "lr 0.5, seed 0"
     assert not [each for each in (*words, "interrupted in train") if each not in page]
     assert "other" not in page
+    assert ["only settings that differ" in each for each in (page, by_default)] == [True, False]
 
 
 def test_the_best_come_first_and_those_without_the_figure_last(candidate: Contender) -> None:

@@ -51,7 +51,7 @@ def remove(
     """
     housekeeping.require_known(name)
     known = model_folder.list_versions(name)
-    what = f"{name}: {pluralize(len(known), 'version')}, history, data and runs"
+    what = f"{name}: history, data, runs and {pluralize(len(known), 'version')}"
     if not yes and not sys.stdin.isatty():
         raise UsageError(f"cannot ask whether to delete {what}", "a terminal, or --yes", "add --yes to delete it")
     require_idle(name)

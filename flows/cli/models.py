@@ -158,7 +158,8 @@ def _print_runs(listed: list[RunSummary], folder: Path) -> None:
         )
         rows.append((run.name, date, digits, run.in_words, *figures, validation, f"{run.seconds:.1f}", settings))
     print_table(("model", "date", "id", "outcome", *TEST_FIGURES, "validation", "s", "settings"), rows)
-    print_line(f"in {folder}: a run's folder ends with its id; only settings that differ from the default are listed")
+    note = "; only settings that differ from the default are listed" if any(row[-1] for row in rows) else ""
+    print_line(f"in {folder}: a run's folder ends with its id{note}")
 
 
 def history(name: OnlyModel = None) -> Answer:

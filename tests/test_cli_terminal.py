@@ -121,7 +121,7 @@ def test_what_is_odd_is_said_once_below_its_stage_and_a_question_is_legible(
         assert seen.lines[odd[0] - 1].split()[:2] == ["✓", "validate" if "retrain" in command else "predict"]
         assert not [line for line in seen.lines if line.endswith("0:00:00")], seen.lines
     refused = Terminal([GRADMILL, "remove", "t"], environment, typed="n\n")
-    question = "Delete t: 1 version, history, data and runs? [y/N]: "
+    question = "Delete t: history, data, runs and 1 version? [y/N]: "
     # The answer stands above, where it was typed before the question.
     assert (refused.returncode, refused.lines) == (0, ["n", f"{question}nothing was deleted", ""])
 

@@ -209,9 +209,6 @@ FAULTS: dict[str, tuple[Columns, str, str, str]] = {
         with_y(g=once(every("12/31/2024", "01/02/2024"), 7, "2024-01-02")), "--time-column g", "no-moment g",
         "'2024-01-02' in row 7",
     ),
-    "times of day": (
-        with_y(g=pa.array(N.astype(np.int32), pa.time32("s"))), "--time-column g", "no-moment g", "g holds times of day"
-    ),
     "days or months": (with_y(g=every("01/02/2024", "12/1/2024")), "--time-column g", "date-order g", "31/12/2024"),
     "a window of numbers": (with_y(g=list(N)), "--time-column g --window 7d", "window g", ""),
     "too many levels": (

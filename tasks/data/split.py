@@ -34,7 +34,6 @@ SPLIT_WORDS = {
 SPLIT_IDS = {**SPLIT_WORDS, "false": TRAINING, "true": TEST}  # values that a column may have
 SIGN = np.uint64(1 << 63)
 HOUR = 3_600_000_000  # microseconds
-DAY = 24 * HOUR
 HOURS = {"h": 1, "d": 24, "w": 7 * 24}
 
 
@@ -94,7 +93,7 @@ def split_by_column(
         times = read_times(column, rule.form)
         inputs = encode_times(times.values)
         split = split_by_time(inputs, rule.test)._replace(has_dates=times.are_dates)
-        fault = check_times(name, column, times, rule.form, name_row)
+        fault = check_times(name, column, times.values, rule.form, name_row)
     else:
         levels = find_levels(column)
         inputs = _hash_names(levels)
@@ -209,17 +208,14 @@ def _parse_times(texts: pa.Array, form: str) -> RowTimes:
 
 
 def check_times(
-    name: str, column: pa.ChunkedArray, times: RowTimes, form: str, name_row: Callable[[int], str]
+    name: str, column: pa.ChunkedArray, times: NDArray[np.float64], form: str, name_row: Callable[[int], str]
 ) -> Finding | None:
-    """Report times of day alone, or text that is not a time; ``name_row`` says where a row of the column is.
+    """What is wrong with a text column in which times are missing; ``name_row`` says where a row of it is.
 
-    Dates in text should have the ``form``, unless that is empty.
+    Its dates should have the ``form``, unless that is empty.
     """
-    if times.are_dates and np.fmin.reduce(times.values) >= 0 and np.fmax.reduce(times.values) < DAY:
-        found, expected = f"{name} holds times of day without dates", "numbers, or dates such as 2024-12-31T23:59:59"
-        return error("no-moment", name, found, expected, f"add the dates, or split without --time-column {name}")
     is_text = tabular.kind_of(column.type) == "text"
-    if not is_text or not (np.isnan(times.values) & pc.is_valid(column).to_numpy()).any():
+    if not is_text or not (np.isnan(times) & pc.is_valid(column).to_numpy()).any():
         return None
     texts = find_levels(column).used_levels.drop_null()
     action = f"rewrite them, or split without --time-column {name}"

@@ -210,7 +210,7 @@ def _read_table(manifest: Manifest, schema: Schema, source: str, time: str | Non
         form = by.split.form if time == by.split.column else ""
         moments = read_times(column, form)
         places = np.flatnonzero(is_known)
-        if fault := check_times(time, column, moments, form, lambda row: table.name_row(int(places[row]))):
+        if fault := check_times(time, column, moments.values, form, lambda row: table.name_row(int(places[row]))):
             raise UnfitData((fault,))
     return LabelledRows(
         read=rows.read_inputs,

@@ -16,7 +16,7 @@ const ISO_8601 = /^(\d{4}-\d\d-\d\d)?(?:(?:^|[ T])(\d\d:\d\d(?::\d\d)?)(?:\.\d+)
 
 // Of a date and time in the zone that the model's dates have; NaN if the value is neither.
 function readPart(value, part) {
-  const [text, day = "1970-01-01", time = "00:00"] = ISO_8601.exec(String(value).trim()) ?? [];
+  const [text, day = "1970-01-01", time = "00:00"] = ISO_8601.exec(typeof value === "string" ? value.trim() : "") ?? [];
   const date = new Date(`${day}T${time}Z`);
   return text && date.toJSON()?.startsWith(day) ? parts[part](date) : NaN; // February 31 would be in March
 }
@@ -40,7 +40,7 @@ function feature(row, { name, kind, from, part }, at) {
   const value = row[column];
   if (value === undefined) throw new Error(`column '${column}' is missing`);
   if (value === null) return NaN;
-  if (kind === "category" && !part) return codes[at].get(nameLevel(value)) ?? -1;
+  if (kind === "category" && !part && typeof value !== "object") return codes[at].get(nameLevel(value)) ?? -1;
   if (typeof value === "string" && value.trim() === "") return NaN;
   const number = part ? readPart(value, part) : readNumber(value, kind);
   if (kind === "boolean" ? number === 0 || number === 1 : Number.isFinite(Math.fround(number))) return number;

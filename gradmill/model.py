@@ -183,6 +183,8 @@ class Model:
             return encode_rows(rows, self.columns, unknown)
         shape = tuple(self._session.get_inputs()[0].shape[1:])
         if isinstance(rows, list | tuple) and any(isinstance(row, np.ndarray) for row in rows):
+            if wrong := [np.shape(row) for row in rows if np.shape(row) != np.shape(rows[0])]:
+                raise ValueError(f"pictures of shapes {np.shape(rows[0])} and {wrong[0]}, not all of {shape}, or paths")
             rows = np.stack(rows)
         if not isinstance(rows, np.ndarray):
             from gradmill.pictures import read_pictures  # not at the top, because arrays do not need Pillow

@@ -1,6 +1,7 @@
 """What people see: a list of stages that fits the terminal, plain lines for everybody else."""
 
 import io
+import json
 import math
 import os
 import re
@@ -72,12 +73,14 @@ def test_a_line_of_a_stage_stays_however_often_the_list_is_redrawn_while_a_bar_c
     thread = threading.Thread(target=redraw)
     thread.start()
     stages = [f"stage{number}" for number in range(12)]
-    for stage in stages:
-        with run_messages.show_stage(stage), progress.make_bar() as bar:
-            bar.advance(bar.add_task(stage, total=4), 4)
-    is_over.set()
-    thread.join()
-    sys.setswitchinterval(before)
+    try:
+        for stage in stages:
+            with run_messages.show_stage(stage), progress.make_bar() as bar:
+                bar.advance(bar.add_task(stage, total=4), 4)
+    finally:
+        is_over.set()
+        thread.join()
+        sys.setswitchinterval(before)
     watcher.close()
     assert [line.split()[:2] for line in shown_of(drawn.getvalue()) if line] == [["✓", stage] for stage in stages]
 
@@ -103,6 +106,13 @@ def test_a_log_of_ci_and_a_terminal_without_a_cursor_get_lines_and_programs_whol
     whole = f"kept        {Path.cwd()}/x"
     assert seen.lines[-2] == (whole if "CI" in environment else "kept        x"), "below the current folder"
     assert subprocess.check_output(command, text=True) == f"{whole}\n"
+
+
+def test_the_document_of_an_error_is_in_its_file_though_a_person_watches_the_progress(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n")
+    command = f"{GRADMILL} inspect {tmp_path}/t.csv --target price --json > {tmp_path}/answer.json"
+    assert Terminal(["sh", "-c", command]).returncode == 4
+    assert "price" in json.loads((tmp_path / "answer.json").read_text())["error"]["found"]
 
 
 @pytest.mark.slow

@@ -166,7 +166,7 @@ FAULTS: dict[str, tuple[Columns, str, str, str]] = {
     "a target beyond float32": ({"x": X, "y": once(Y, 399, -1e39)}, "", "infinite-target y", ""),
     "an infinite value": (with_y(c=once(X, 7, 1e39)), "", "infinite-value c", ""),
     "a far target": ({"x": X, "y": Y * 14 + 1.7e9}, "", "offset y", "subtract an offset"),
-    "a tiny target": ({"x": X, "y": Y * 1e-300}, "", "offset y", "multiply the target"),
+    "a tiny target": ({"x": X, "y": Y * 1e-300}, "", "offset y", "scale the target up"),
     "no target at all": ({"x": X, "y": [None] * ROWS}, "", "no-target y", ""),
     "lists": (with_y(c=[[1]] * ROWS), "", "nested-column c", ""),
     "intervals": (with_y(c=pa.array([pa.MonthDayNano([1, 2, 3])] * ROWS)), "", "nested-column c", "interval"),
@@ -243,7 +243,7 @@ WARNINGS: dict[str, tuple[Columns, str, str, *tuple[str, ...]]] = {
     "the target in other units": (with_y(c=3 * Y + 1), "warning", "predicts-alone c"),
     "a far mean": (with_y(c=1.7e9 + 3 * X), "warning", "offset c"),
     "one number in float32": (with_y(c=1.7e9 + X), "warning", "offset c", "one number in float32", "subtract"),
-    "tiny numbers": (with_y(c=(3 + X) * 1e-300), "warning", "offset c", "0 in float32", "multiply it"),
+    "tiny numbers": (with_y(c=(3 + X) * 1e-300), "warning", "offset c", "0 in float32", "scale it up"),
     "rows at odds": ({"x": N // 2, "y": Y}, "warning", "equal-rows"),
     "one pair at odds": ({"x": once(X, 399, X[0]), "y": Y}, "note", "equal-rows"),
     **{
@@ -278,10 +278,9 @@ def test_numbers_with_leading_zeros_may_be_codes_which_is_said_alike_in_every_fo
     codes, numbers = every("20095", "01234", "30159", None), every("0", "0.5", "10")
     path = written(tmp_path / f"t{suffix}", with_y(c=codes, n=numbers, late=[*numbers[1:], "007"]))
     found, wanted = (rules(inspect(path, *given.split()), "warning") for given in ("", "--category c,late"))
-    said = {"c": "100 values, such as 01234", "late": "1 value, such as 007"}
     assert {rule: text for rule, text in found.items() if rule.startswith("leading-zeros")} == {
-        f"leading-zeros {name}": f"{name} is read as numbers, although 0 is the first digit of {values}"
-        for name, values in said.items()
+        f"leading-zeros {name}": f"{name} is read as numbers, although values such as {value} begin with 0"
+        for name, value in {"c": "01234", "late": "007"}.items()
     }
     assert not [rule for rule in wanted if rule.startswith("leading-zeros")]
 

@@ -159,9 +159,11 @@ def _run(arguments: list[str]) -> int:
     asks_help = not {"-h", "--help"}.isdisjoint(arguments)
     try:
         with streams.document_alone() if "--json" in arguments and not asks_help else nullcontext():
-            code = command.main(arguments, prog_name="gradmill", standalone_mode=False)
+            try:
+                code = command.main(arguments, prog_name="gradmill", standalone_mode=False)
+            finally:
+                display.end()  # it gives back the stdout that it took, which is not the final one with --json
     except (Exception, SystemExit) as caught:
-        display.end()
         error = caught.__context__ if isinstance(caught, SystemExit) else caught  # typer's reaction to a broken pipe
         if interrupt.is_interrupted():
             raise KeyboardInterrupt from error

@@ -70,7 +70,7 @@ class Output(NamedTuple):
                 raise UsageError(f"{there} is not a {kind}", f"a {kind}", action)
             if not is_file and there != path and path.suffix.lower() in OTHER_SUFFIXES:
                 found = f"--output {output} has the suffix of a file"
-                raise UsageError(found, f"a folder, or a file {' or '.join(FILE_SUFFIXES)}", action)
+                raise UsageError(found, f"a folder, or a file that ends in {' or '.join(FILE_SUFFIXES)}", action)
             if not os.access(folder := there if there.is_dir() else there.parent, os.W_OK):
                 raise UsageError(f"{folder} cannot be written to", "a folder that you may write to", action)
         except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, ~nobody, a null byte

@@ -159,14 +159,13 @@ def _names_rows(table: Table, name: str, kind: str, request: Request) -> bool:
 
 def _find_leading_zeros(table: Table, name: str) -> Finding | None:
     """A warning of numbers with leading zeros, as zip codes have them."""
-    if name not in table.zero_padded and not table.is_text(name):
+    texts = [table.padded_values[name]] if name in table.padded_values else []
+    if table.is_text(name):  # with spaces, or of files that give numbers as text
+        levels = table.levels(name).used_levels
+        texts = levels.filter(pc.match_substring_regex(levels, tabular.LEADING_ZERO)).to_pylist()
+    if not texts:
         return None
-    levels = table.zero_padded.get(name) or table.levels(name)
-    has_zeros = pc.match_substring_regex(levels.used_levels, tabular.LEADING_ZERO).fill_null(False)
-    if not (count := int(levels.counts[has_zeros.to_numpy(zero_copy_only=False)].sum())):
-        return None
-    found = f"{name} is read as numbers, although 0 is the first digit of {pluralize(count, 'value')}, such as "
-    found += levels.values.filter(has_zeros)[0].as_py().strip()
+    found = f"{name} is read as numbers, although values such as {texts[0].strip()} begin with 0"
     return warning("leading-zeros", name, found, f"if it is a code and not a quantity, use --category {name}")
 
 

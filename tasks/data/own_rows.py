@@ -194,7 +194,8 @@ def encode_column(table: Table, column: Column, targets: TargetValues, into: Arr
     if not is_exact and np.nanmin(into) == np.nanmax(into):
         exact = statistics.to_numbers(values)
         if (low := np.nanmin(exact)) < (high := np.nanmax(exact)):
-            number, remedy = ("one number", "subtract an offset from it") if np.nanmin(into) else ("0", "multiply it")
+            is_tiny = np.nanmin(into) == 0
+            number, remedy = ("0", "scale it up") if is_tiny else ("one number", "subtract an offset from it")
             found = f"{name} lies between {low:.12g} and {high:.12g}, which are {number} in float32"
             action = f"{remedy}, or leave it out with --ignore {name}"
             return warning("offset", name, found, action), is_exact

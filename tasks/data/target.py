@@ -123,7 +123,7 @@ def _check_numbers(target: str, values: Array) -> Iterator[Finding]:
             f"float32 can only distinguish values of the target {target} that are at least {spacing:.3g} apart; "
             f"their standard deviation is {deviation:.3g}",
             f"at most {MOST_COARSE:g} of their deviation",
-            "subtract an offset from the target" if max(-low, high) >= SMALLEST else "multiply the target",
+            "subtract an offset from the target" if max(-low, high) >= SMALLEST else "scale the target up",
         )
     if high - low < FEW_VALUES and np.array_equal(values, np.floor(values)):
         yield note(

@@ -4,6 +4,7 @@ The rows are a table, images or the version's test split, in the form that it ta
 on.
 """
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -43,8 +44,8 @@ OF_TRAINING = {
     "other-split", "rare-class", "split-column", "split-missing", "too-few-rows", "turned-constant", "turned-missing",
 }  # fmt: skip
 # What advice may name and ``evaluate`` does not take: a version has fixed what is read, and how.
-FOR_RETRAIN = ("--category", "--ignore", "--name", "--target", "softmax-regression")
-CORRECT = "correct the data, or remove the rows that cannot be corrected; version 1 has fixed how they are read"
+RETRAIN_OPTIONS = ("--category", "--ignore", "--missing", "--name", "--target", "softmax-regression")
+CORRECT_ROWS = "correct the data, or remove the rows that cannot be corrected; version 1 has fixed how they are read"
 CHANGES = {"drift", "other-scale", "turned-missing"}  # from the data that the version was made of: these are reported
 
 
@@ -234,9 +235,12 @@ def _require_fit(findings: Sequence[Finding]) -> None:
 
 
 def _correct_advice(finding: Finding) -> Finding:
-    """The finding, with other advice where it names what only a retrain takes."""
-    is_for_retrain = any(option in finding.action for option in FOR_RETRAIN)
-    return finding.model_copy(update={"action": CORRECT}) if is_for_retrain else finding
+    """The finding, without advice that names what only a retrain takes."""
+    clauses = re.split(", (?:or )?", finding.action)
+    useful = [each for each in clauses if not any(option in each for option in RETRAIN_OPTIONS)]
+    if useful == clauses:
+        return finding
+    return finding.model_copy(update={"action": ", or ".join(useful) or CORRECT_ROWS})
 
 
 def _find_trained(manifest: Manifest, digests: Array) -> Array | None:

@@ -22,10 +22,10 @@ class _Terminal(Console):
         """Print as Rich does, but never while its own thread draws what is shown below.
 
         Rich counts the lines to erase first and writes later: when a bar begins or ends in between, the count is wrong,
-        and a line above the bar is erased, or one of the bar stays.
+        and a line above the bar is erased, or one of the bar stays. A long word, such as a path, is never broken.
         """
         with self._live_stack[0]._lock if self._live_stack else nullcontext():
-            super().print(*objects, **options)
+            super().print(*objects, **{"overflow": "ignore", "crop": False, **options})
 
 
 # Whether a person watches standard error, at a terminal that can move its cursor; not if --quiet is given, or Prefect's

@@ -94,7 +94,7 @@ class OwnData(ParameterModel):
     )
     time_column: str | None = declare_field(
         None,
-        "A column of dates or times, which is no feature: the latest rows become the test split.",
+        "A column of dates or times, which is not used as a feature: the latest rows become the test split.",
         Use.TABLES,
         empty="no order in time",
     )

@@ -37,7 +37,7 @@ SNIFFED_BYTES, SNIFFED_ROWS = 2**18, 100
 # What may come before the header: the UTF-8 mark, a line that tells Excel the delimiter, and blank lines.
 BEFORE_HEADER = re.compile(rb"(?:\xef\xbb\xbf)?[\r\n]*(?:sep=(.)\r?\n)?[\r\n]*", re.IGNORECASE)
 DELIMITER = b"delimiter"  # a key in the schema metadata of the batch that has no rows
-ZERO_PADDED = {b"zero-padded": b"yes"}  # metadata there of a column of which some first values have leading zeros
+PADDED_VALUE = b"zero-padded"  # a key there in the metadata of a column: a first value with a leading zero
 END = "gradmill.end"  # of a block
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # of what is no UTF-8
 FAULT = "\0fault"  # a name that no CSV has: the column of reasons why rows could not be read
@@ -60,7 +60,7 @@ def csv_batches(stream: Any, name: str, selection: Selection, bad_rows: BadRows 
     if re.search(rb"[\r\n]", first) is None:
         raise broken_file(name, "it ends inside its header", "a header and rows")
     file = _CsvFile(name, first, selection, bad_rows, told)
-    words = dict.fromkeys(file.zero_padded, ZERO_PADDED)
+    words = {name: {PADDED_VALUE: value} for name, value in file.padded_values.items()}
     fields = [pa.field(each, pa.null(), metadata=words.get(each)) for each in file.names]
     yield without_rows(pa.schema(fields, {DELIMITER: file.delimiter}))
     for table in parallel.read_ahead(map(file.parse, itertools.chain([first], blocks))):
@@ -81,7 +81,8 @@ class _CsvFile:
             self.names = _name_index(next(rows), rows)
         # a comma at the end of each line is no reason to refuse a prediction
         check_names(self.names, name, may_be_blank=not self._is_strict)
-        self.zero_padded = self._find_zero_padded(text) if selection.finds_forms and not selection.is_again else set()
+        is_first = selection.finds_forms and not selection.is_again
+        self.padded_values = self._find_padded_values(text, selection.also_missing) if is_first else {}
         self._included = [each for each in self.names if selection.takes(each)]
         if not self._included and selection.only is None:
             raise DataError(f"{name}: every column is ignored", "a column to learn from", "leave out fewer by --ignore")
@@ -97,15 +98,18 @@ class _CsvFile:
         self._header_rows = 1  # of the next block
         self._rows = 0  # before the next block
 
-    def _find_zero_padded(self, text: str) -> set[str]:
-        """The columns in which some of the first rows have leading zeros, which are lost when numbers are read."""
-        has_zeros, found = re.compile(LEADING_ZERO).match, set[str]()
+    def _find_padded_values(self, text: str, missing: tuple[str, ...]) -> dict[str, str]:
+        """By column, its first value with leading zeros, which are lost when numbers are read; of the first rows."""
+        has_zeros, padded = re.compile(LEADING_ZERO).match, dict[str, str]()
         if re.search(r'[\s,;|"]0\d+(?:[\s,;|"]|$)', text) is None:  # which takes a sixth of the time
-            return found
+            return padded
         with contextlib.suppress(csv.Error):  # reported when the row is read
-            for row in csv.reader(io.StringIO(text, newline=""), delimiter=self.delimiter):
-                found |= {name for name, value in zip(self.names, row, strict=False) if has_zeros(value)}
-        return found
+            rows = filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=self.delimiter))
+            for row in itertools.islice(rows, 1, None):  # below the header
+                for name, value in zip(self.names, row, strict=False):
+                    if has_zeros(value) and value not in missing:
+                        padded.setdefault(name, value)
+        return padded
 
     def parse(self, block: memoryview) -> pa.Table:
         """The rows of a block ``(n, columns)``."""

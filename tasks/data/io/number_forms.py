@@ -95,7 +95,7 @@ def warn_of_points(columns: Mapping[str, pa.ChunkedArray]) -> Iterator[Finding]:
     for name, column in columns.items():
         if point := find_decimal_point(column):
             found = f"{name} is read with a decimal point, as in {point}, and other columns with a decimal comma"
-            action = f"if these are no quantities, write dates as 2024-12-31, or use --category {name}"
+            action = f"if they are not quantities, write dates as 2024-12-31, or use --category {name}"
             yield warning("decimal-points", name, found, action)
 
 

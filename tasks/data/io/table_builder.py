@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tasks.data.io import date_parts, number_forms, tabular
 from tasks.data.io.batches import is_csv, table_batches
-from tasks.data.io.csv import DELIMITER, ZERO_PADDED
+from tasks.data.io.csv import DELIMITER, PADDED_VALUE
 from tasks.data.io.discovery import DataFile, DataFiles
 from tasks.data.io.tabular import CODE, MAX_COLUMNS, Kind, LevelCodes, Selection, kind_of
 from tasks.data.levels import Levels, find_levels
@@ -41,7 +41,7 @@ class Table:
     header: tuple[str, ...] = ()  # all columns that a model can take, whether read or not
     dates: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # form and time zone in which dates were read
     durations: frozenset[str] = frozenset()  # columns that are not dates, although they are timestamps here
-    zero_padded: Mapping[str, Levels] = field(default_factory=dict)  # texts of numbers in CSV, some with leading zeros
+    padded_values: Mapping[str, str] = field(default_factory=dict)  # columns of CSV: a value with a leading zero
     _levels: dict[str, Levels] = field(default_factory=dict)  # of dictionaries, once they have been counted
     _limits: dict[str, tuple[float, float]] = field(default_factory=dict)
 
@@ -132,14 +132,10 @@ def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Ta
         if forms := {name: each for name, each in found.items() if isinstance(each, str)}:
             reader = reader.read_again(forms=forms, as_text=reader.selection.as_text - forms.keys())
             table = reader.map_table()
-    zero_padded: dict[str, Levels] = {}
-    if names := frozenset(name for name in first.zero_padded if kinds.get(name) == {"number"}):
-        texts = first.read_again(as_text=names, only=names).map_table()
-        zero_padded = {name: texts.levels(name) for name in names}
     read = {**reader.selection.dates, **reader.selection.forms}
     of_files = {name: each for name, each in first.kinds.items() if not read.get(name)}
     findings += [*reader.find_faults(), *_find_retyped(table, of_files), *number_forms.tell_forms(table.forms)]
-    return replace(table, findings=tuple(findings), zero_padded=zero_padded)
+    return replace(table, findings=tuple(findings), padded_values=first.padded_values)
 
 
 def _find_dates(
@@ -203,7 +199,7 @@ class _TableReader:
         self.delimiters: set[str] = set()  # of CSV files
         self.zoned_texts: set[str] = set()  # CSV columns of dates with a time zone, which were read in UTC
         self.zones: dict[str, set[str]] = {}
-        self.zero_padded: set[str] = set()  # CSV columns of which some first values have leading zeros
+        self.padded_values: dict[str, str] = {}  # by CSV column: a first value with a leading zero
         self.durations: set[str] = set()
         self.starts = [0]  # the number of rows up to each file
         self.kinds: dict[str, dict[str, set[Kind]]] = {}  # for each column, in each file that has it
@@ -232,9 +228,10 @@ class _TableReader:
     def _convert(self, file: DataFile, batch: pa.RecordBatch) -> dict[str, pa.Array]:
         """The columns of a batch that are read and that a model can take; for text, its codes."""
         self.header |= dict.fromkeys(batch.schema.names)
-        self.zero_padded.update(each.name for each in batch.schema if each.metadata == ZERO_PADDED)
         if DELIMITER in (words := batch.schema.metadata or {}):
             self.delimiters.add(words[DELIMITER].decode())
+            padded = {each.name: each.metadata[PADDED_VALUE].decode() for each in batch.schema if each.metadata}
+            self.padded_values = padded | self.padded_values
         both = zip(batch.schema.names, batch.columns, strict=True)
         arrays = {name: array for name, array in both if self.selection.takes(name)}  # of two with one name the last
         if len(arrays) > MAX_COLUMNS:

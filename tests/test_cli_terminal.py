@@ -103,6 +103,8 @@ def test_a_log_of_ci_and_a_terminal_without_a_cursor_get_lines_and_programs_whol
     seen = Terminal(command := [sys.executable, "-c", code], environment=environment)
     assert ("\x1b" in seen.stream, "starting" in seen.stream) == (watched, watched)
     assert bool(re.search(r"\x1b\[3\dm", seen.stream)) == coloured
+    if watched:
+        assert "\x1b[1mkept        \x1b[0mx" in seen.stream, "only its label is bold"
     whole = f"kept        {Path.cwd()}/x"
     assert seen.lines[-2] == (whole if "CI" in environment else "kept        x"), "below the current folder"
     assert subprocess.check_output(command, text=True) == f"{whole}\n"

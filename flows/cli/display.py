@@ -105,7 +105,7 @@ def print_line(text: str, is_command: bool = False, lead: str = "") -> None:
     """Print a line without control characters; a command stays on one line so that it can be copied."""
     console = open_stdout()
     shown = Text(escape_control_characters(text)) if is_command else fit(text, console, len(lead))
-    console.print(Text(lead, "bold") + shown, soft_wrap=True)
+    console.print(Text.assemble((lead, "bold"), shown), soft_wrap=True)
 
 
 def print_fact(label: str, value: str, is_command: bool = False) -> None:
@@ -139,8 +139,8 @@ class StageLines(run_messages.Watcher):
             from prefect.context import TaskRunContext
 
             stage = TaskRunContext.get()
-            lead = Text(f"{stage.task.name:<{STAGE}} " if stage else "", style="bold")
-            progress.CONSOLE.print(lead + Text(line), soft_wrap=True)
+            lead = f"{stage.task.name:<{STAGE}} " if stage else ""
+            progress.CONSOLE.print(Text.assemble((lead, "bold"), line), soft_wrap=True)
 
 
 class StageList(run_messages.Watcher):

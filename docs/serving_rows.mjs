@@ -14,27 +14,27 @@ const parts = {
 };
 const ISO_8601 = /^(\d{4}-\d\d-\d\d)?(?:(?:^|[ T])(\d\d:\d\d(?::\d\d)?)(?:\.\d+)?(?: ?(?:Z|[+-]\d\d:?\d\d))?)?$/;
 
-// Of a date and time in the zone that the model's dates have; NaN if the value is neither.
+// Reads a part of a date or time, which must be in the time zone of the model's dates; NaN if the value is neither.
 function readPart(value, part) {
   const [text, day = "1970-01-01", time = "00:00"] = ISO_8601.exec(typeof value === "string" ? value.trim() : "") ?? [];
   const date = new Date(`${day}T${time}Z`);
   return text && date.toJSON()?.startsWith(day) ? parts[part](date) : NaN; // February 31 would be in March
 }
 
-// Of a number, a truth value or a text of either; NaN if the value is none of these.
+// Reads a number or, for a boolean, true or false, also from text; NaN if the value is something else.
 function readNumber(value, kind) {
   const text = String(value).toLowerCase();
   if (kind === "boolean" && ["false", "true"].includes(text)) return Number(text === "true");
   return ["number", "string"].includes(typeof value) ? Number(value) : NaN;
 }
 
-// Whole numbers have no decimal point, also in text; true and false are in lower case.
+// Writes a level as the model's file does: whole numbers without a decimal point, true and false in lower case.
 function nameLevel(value) {
   const text = String(value).replace(/^([+-]?\d+)\.0*$/, "$1");
   return /^(true|false)$/i.test(text) ? text.toLowerCase() : text;
 }
 
-// A number as it is, true as 1, a level as its code; NaN is missing, and -1 an unknown level, whose effect is average.
+// A number stays as it is, true is 1, and a level is its code; NaN is missing, and -1 is an unknown level (average).
 function feature(row, { name, kind, from, part }, at) {
   const column = from ?? name;
   const value = row[column];

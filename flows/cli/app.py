@@ -162,7 +162,7 @@ def _run(arguments: list[str]) -> int:
             try:
                 code = command.main(arguments, prog_name="gradmill", standalone_mode=False)
             finally:
-                display.end()  # it gives back the stdout that it took, which is not the final one with --json
+                display.end()  # it restores stdout, too, so it must come first
     except (Exception, SystemExit) as caught:
         error = caught.__context__ if isinstance(caught, SystemExit) else caught  # typer's reaction to a broken pipe
         if interrupt.is_interrupted():

@@ -55,7 +55,7 @@ def remove(
     if not yes and not sys.stdin.isatty():
         raise UsageError(f"cannot ask whether to delete {what}", "a terminal, or --yes", "add --yes to delete it")
     require_idle(name)
-    display.end()  # it would draw over the question
+    display.end()  # the spinner would overwrite the question
     if not yes and not typer.confirm(f"Delete {what}?", err=True):
         return Answer({"name": name, "versions": [], "runs": []}, "nothing was deleted")
     runs = housekeeping.remove_name(name)

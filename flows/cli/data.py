@@ -225,6 +225,6 @@ def require_rows(file: DataFile) -> None:
     from tasks.data.io.batches import table_batches
     from tasks.data.io.tabular import Selection
 
-    rows = table_batches(file, Selection(only=frozenset(), is_again=True), "reject")  # what is odd is said by the run
+    rows = table_batches(file, Selection(only=frozenset(), is_again=True), "reject")  # the run reports encodings
     if not any(batch.num_rows for batch in rows):
         raise DataError(f"{file.path} holds no rows", "rows below the header", "name data with at least one row")

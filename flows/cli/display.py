@@ -157,7 +157,7 @@ class StageList(run_messages.Watcher):
             TimeElapsedColumn(),
             console=console,
             transient=True,
-            redirect_stdout=sys.stdout.isatty(),  # else it is for programs
+            redirect_stdout=sys.stdout.isatty(),  # a pipe or a file gets lines as they are
         )
         self._task = self._progress.add_task(doing, total=None, stage="")
         self._progress.start()

@@ -29,7 +29,7 @@ FOOTER = b"gradmill"
 PART = re.compile(r"part-(\d{5}|[1-9]\d{5,})\.parquet")
 NAMES = {JOB, REJECTS, PREDICTION_GRID}
 FILE_SUFFIXES = (".csv", ".parquet")  # suffixes of an output that is one file
-OTHER_SUFFIXES = {*TABLE_SUFFIXES, *ARRAY_SUFFIXES, *OTHER_FORMATS, ".txt", ".gz"}  # not of new folders
+OTHER_SUFFIXES = {*TABLE_SUFFIXES, *ARRAY_SUFFIXES, *OTHER_FORMATS, ".txt", ".gz"}  # a new folder must not have one
 REJECTED = "rejected"  # the last column of that file: why a row has no prediction
 
 

@@ -37,7 +37,7 @@ from tasks.store.record_base import PersistedRecord
 
 T = TypeVar("T")
 UNKNOWN_CLASS = "of a class that the model does not know, counted as wrong"  # is said behind a number of rows
-BEYOND_FLOAT32 = "with a target beyond float32, left out of the figures"
+TARGET_TOO_LARGE = "with a target beyond float32, left out of the figures"
 LARGEST = np.finfo(np.float32).max
 PROFILED_ROWS = 20_000  # of a job, about, whose columns are compared with those at training: as many as in a profile
 ID = "id_"  # before the name of a column that goes along
@@ -92,7 +92,7 @@ class Counts(PersistedRecord):
             is_unknown = (y < 0) | (y >= len(version.labels))
             notes[UNKNOWN_CLASS] += int(np.count_nonzero(is_unknown))
         elif y is not None:
-            notes[BEYOND_FLOAT32] += int(np.count_nonzero(np.abs(y) > LARGEST))
+            notes[TARGET_TOO_LARGE] += int(np.count_nonzero(np.abs(y) > LARGEST))
         return Counts(
             rows=len(batch.row_ids),
             rejects=len(batch.rejects),

@@ -228,13 +228,13 @@ def _read_table(manifest: Manifest, schema: Schema, source: str, time: str | Non
 
 def _require_fit(findings: Sequence[Finding]) -> None:
     """Accept rows that can be judged by, and report what is new in them."""
-    require_fit(map(_correct_advice, findings), OF_TRAINING)
+    require_fit(map(_keep_useful_advice, findings), OF_TRAINING)
     for each in findings:
         if each.rule == "new-levels":
             print_message(f"{each.sentence}: the average effect stands for them")
 
 
-def _correct_advice(finding: Finding) -> Finding:
+def _keep_useful_advice(finding: Finding) -> Finding:
     """The finding, without advice that names what only a retrain takes."""
     clauses = re.split(", (?:or )?", finding.action)
     useful = [each for each in clauses if not any(option in each for option in RETRAIN_OPTIONS)]

@@ -198,16 +198,19 @@ def find_likely_forms(texts: pa.Array) -> list[str]:
     return [form for form in DATES if len(sample) and not read_dates(sample, form).is_invalid.all()]
 
 
+def _extract_zones(texts: pa.Array, form: str) -> pa.Array:
+    """The time zone of each text in a form, as it is written; null where the text is in another form."""
+    return pc.extract_regex(pc.utf8_trim_whitespace(texts.cast(pa.string())), date_pattern(form)).field("zone")
+
+
 def find_texts_with_zone(texts: pa.Array, form: str) -> Array:
-    """Which texts ``(n,)`` in a form say their time zone, bool."""
-    found = pc.extract_regex(pc.utf8_trim_whitespace(texts.cast(pa.string())), date_pattern(form)).field("zone")
-    return np.asarray(pc.fill_null(pc.not_equal(found, ""), False))
+    """Which texts ``(n,)`` in a form have a time zone, bool."""
+    return np.asarray(pc.fill_null(pc.not_equal(_extract_zones(texts, form), ""), False))
 
 
 def find_zone_of_texts(texts: pa.Array, form: str) -> str:
     """The zone of dates in text, if all of them have the same."""
-    offsets = pc.extract_regex(pc.utf8_trim_whitespace(texts.cast(pa.string())), date_pattern(form)).field("zone")
-    written = {*offsets.drop_null().unique().to_pylist()}
+    written = {*_extract_zones(texts, form).drop_null().unique().to_pylist()}
     if len({_find_seconds(each) for each in written if each}) != 1 or not all(written):
         return ""
     seconds = _find_seconds(written.pop())

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import socket
 import ssl
 import sys
@@ -22,6 +23,7 @@ from tasks.store.state import Fault, Kind
 
 CommandLineFault: type[Exception] = typer.BadParameter.__bases__[0]  # base of command-line errors in old and new typer
 
+NO_COMMAND = re.compile(r"No such command '(.*)'\.")
 WHERE = "run again with --debug, which shows where it happened"
 
 # For each error of the system: what is expected, and what to do.
@@ -51,10 +53,6 @@ REFUSALS = {
     errno.ESTALE: DISK,
     errno.ENOMEM: ("enough memory", "end other programs, or give fewer --workers and a smaller --batch-size"),
 }
-GONE = {  # for removed options and commands, by the command that had them: what to use instead
-    ("gradmill", "No such command 'bench'."): "run python -m benchmarks in a checkout",
-    ("backup", "No such option: --replace"): "leave it out: a backup replaces nothing, and --keep N removes old ones",
-}
 NETWORK = (ConnectionError, TimeoutError, ssl.SSLError, socket.gaierror, urllib.error.URLError)
 UNREACHABLE = {errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH}
 
@@ -73,13 +71,7 @@ def as_gradmill_error(error: BaseException) -> GradmillError:
     if isinstance(error, GradmillError):
         return error
     if isinstance(error, CommandLineFault):
-        from tasks.parameters.form import in_words
-
-        found = getattr(error, "format_message", error.__str__)().replace("Value error, ", "")
-        found, of_value, expected = found.partition(": Input should be ")
-        expected = in_words(expected) if of_value else "a command as gradmill --help describes it"
-        command = getattr(getattr(error, "ctx", None), "info_name", "")
-        return UsageError(found, expected, GONE.get((command, found), "run it again with --help"))
+        return _explain_command_line(error)
     name = type(error).__name__
     if name == "FlowRunTimeoutError":  # Prefect's error, which is an OSError
         limit = f"GRADMILL_TIME_LIMIT={os.environ.get('GRADMILL_TIME_LIMIT')}"
@@ -93,6 +85,25 @@ def as_gradmill_error(error: BaseException) -> GradmillError:
             f"{name}: {error}", "the packages that gradmill needs", "run gradmill doctor, which says what to install"
         )
     return EnvironmentProblem(f"{name}: {error}", "no such error", "run again with --debug and report the traceback")
+
+
+def _explain_command_line(error: Exception) -> UsageError:
+    """Explain what was typed: what was removed is named with what to use instead."""
+    from flows.cli import removed
+    from tasks.parameters.form import in_words, removed_error
+
+    command = str(getattr(getattr(error, "ctx", None), "info_name", ""))
+    option = getattr(error, "option_name", "")
+    message = str(getattr(error, "format_message", error.__str__)()).replace("Value error, ", "")
+    if no_command := NO_COMMAND.fullmatch(message):
+        word, action = no_command[1], removed.COMMANDS.get(no_command[1])
+    else:
+        word, action = option, removed.list_options().get((command, option))
+    if action:
+        return removed_error(word, action)
+    found, of_value, expected = message.partition(": Input should be ")
+    expected = in_words(expected) if of_value else "a command as gradmill --help describes it"
+    return UsageError(found, expected, "run it again with --help")
 
 
 def _refused_by_the_system(error: OSError) -> GradmillError:

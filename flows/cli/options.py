@@ -25,7 +25,7 @@ from tasks.errors import UsageError
 from tasks.machine import devices
 from tasks.machine.words import format_setting, join_values
 from tasks.parameters import Device, ModelName, Use
-from tasks.parameters.form import Option, ParameterModel, describe_expected, option_of
+from tasks.parameters.form import Option, ParameterModel, as_usage_error, option_of, spell_flag
 from tasks.store import artifact_paths, model_folder
 
 Parameters = TypeVar("Parameters", bound=ParameterModel)
@@ -132,7 +132,7 @@ class Value(NamedTuple):
     @property
     def flag(self) -> str:
         """The option as it is typed."""
-        return self.option.flag or f"--{self.name.replace('_', '-')}"
+        return self.option.flag or spell_flag(self.name)
 
     @property
     def is_list(self) -> bool:
@@ -248,7 +248,9 @@ def validate_document(kind: type[Parameters], document: dict[str, Any], command:
         name = next((part for part in reversed(first["loc"]) if part in flags), None)
         given = "is missing" if first["type"] == "missing" or first["input"] == "" else first["input"]
         found = f"{flags[name]} {given}" if name else "options that do not go together"
-        raise UsageError(found, EXPECTED.get(str(name), describe_expected(error)), to_do) from error
+        fault = as_usage_error(error, found, to_do)
+        fault.expected = EXPECTED.get(str(name), fault.expected)
+        raise fault from error
 
 
 def given_options(parameters: ParameterModel, leave_out: set[str]) -> list[str]:

@@ -40,7 +40,7 @@ from tasks.parameters import (
     narrow_form,
 )
 from tasks.parameters.addresses import SQLITE
-from tasks.parameters.form import ParameterModel, describe_expected
+from tasks.parameters.form import ParameterModel, as_usage_error
 
 OURS = {"all_": [TAG]}
 PAGE = 200  # the maximum number of deployments or runs that a server returns at a time
@@ -113,7 +113,7 @@ def merge_parameters(
         where = ".".join(str(part) for part in first["loc"] if part not in list(ModelName))  # a union's member
         value = "" if isinstance(first["input"], dict) else f": {first['input']!r}"  # a document may hold secrets
         found = f"{deployment} refuses {where or 'these parameters'}{value}"
-        raise UsageError(found, describe_expected(error), SEE_THE_FORM.format(deployment)) from error
+        raise as_usage_error(error, found, SEE_THE_FORM.format(deployment)) from error
     return wanted
 
 

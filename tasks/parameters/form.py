@@ -6,7 +6,9 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
+from tasks.errors import UsageError
 from tasks.parameters.addresses import has_credentials, join_source
 
 MEMBER = re.compile(r"<[\w.]+: ('.*?')>")  # pydantic's notation for the members of an enum
@@ -67,6 +69,21 @@ class Option(NamedTuple):
         return f"Only for {WORDS[self.applies_to]}." if self.applies_to else ""
 
 
+class RemovedField(NamedTuple):
+    """A parameter that was removed: documents may still have its ``harmless`` value, which is ignored.
+
+    Its model declares it: ``removed: ClassVar[dict[str, RemovedField]] = {"name": RemovedField(0.0, "do this")}``.
+    """
+
+    harmless: Any
+    action: str  # what to do instead
+
+
+def spell_flag(name: str) -> str:
+    """The option for a field, unless its declaration names another."""
+    return f"--{name.replace('_', '-')}"
+
+
 def declare_field(default: Any, description: str | None = None, applies_to: Use | None = None, **about: Any) -> Any:
     """Declare a field; ``about`` has the attributes of ``Option``, and the arguments of pydantic's ``Field``."""
     option = Option(applies_to, **{name: about.pop(name) for name in Option._fields if name in about})
@@ -113,6 +130,8 @@ def _suit_form(schema: dict[str, Any], model: "type[ParameterModel]") -> None:
         if words := list(filter(None, [field.get("description"), limits, empty and f"Empty: {empty}."])):
             field["description"] = " ".join(words)
         field["position"] = list(fields).index(name)
+    for name, removed in model.removed.items():  # the server checks stored parameters by this schema
+        schema.setdefault("patternProperties", {})[f"^{name}$"] = {"enum": [removed.harmless, None]}
 
 
 def _spell(default: Any) -> str:
@@ -133,6 +152,13 @@ class ParameterModel(BaseModel):
     applies_to: ClassVar[Use] = Use.EVERY  # what its fields apply to, unless they say otherwise
     shown_for: ClassVar[Use] = Use.EVERY  # what its form is shown for
     source_field: ClassVar[str] = ""  # the field that says where data are; empty if it has none
+    removed: ClassVar[dict[str, RemovedField]] = {}  # parameters of earlier releases, by name
+
+    @classmethod
+    def list_models(cls) -> list[type["ParameterModel"]]:
+        """This model, and those of its parts."""
+        kinds = [field.annotation for field in cls.model_fields.values()]
+        return [cls, *(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, ParameterModel))]
 
     @classmethod
     def use_of(cls, name: str) -> Use:
@@ -153,9 +179,17 @@ class ParameterModel(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _normalize_values(cls, values: Any) -> Any:
-        """Join a sheet or query to its source, and drop nulls, which a form sends for empty fields."""
+        """Join a sheet or query to its source, and drop nulls, which a form sends for empty fields.
+
+        Removed parameters are dropped where they change nothing, and refused elsewhere.
+        """
         if not isinstance(values, dict):
             return values
+        for name, removed in cls.removed.items():
+            if values.get(name) not in (None, removed.harmless):
+                about = {"flag": spell_flag(name), "action": removed.action}
+                raise PydanticCustomError("removed", "{flag} was removed: {action}", about)
+        values = {name: each for name, each in values.items() if name not in cls.removed}
         if cls.source_field:
             values = join_source(values, cls.source_field)
         return {name: each for name, each in values.items() if each is not None}
@@ -168,6 +202,19 @@ class ParameterModel(BaseModel):
 
 
 # pydantic's messages, worded to follow ``expected:``
+
+
+def as_usage_error(error: ValidationError, found: str, action: str) -> UsageError:
+    """The first error for a user; a removed parameter is named with what to use instead."""
+    first = error.errors()[0]
+    if first["type"] == "removed":
+        return removed_error(first["ctx"]["flag"], first["ctx"]["action"])
+    return UsageError(found, describe_expected(error), action)
+
+
+def removed_error(word: str, action: str) -> UsageError:
+    """The error for a command, option or parameter that was removed."""
+    return UsageError(f"{word} was removed", "what gradmill --help lists", action)
 
 
 def describe_expected(error: ValidationError) -> str:

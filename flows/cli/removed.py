@@ -1,0 +1,41 @@
+"""Commands and options that were removed, and what to use instead: whoever types one reads it, with exit code 2.
+
+Removed parameters stand in ``removed`` of their model (tasks/parameters), where stored documents are checked for them
+as well; their options follow from that.
+"""
+
+from tasks.parameters import (
+    EvaluateParameters,
+    InspectParameters,
+    MaintainParameters,
+    PredictParameters,
+    RetrainParameters,
+    TuneParameters,
+)
+from tasks.parameters.form import ParameterModel, spell_flag
+
+COMMANDS: dict[str, str] = {
+    "bench": "run python -m benchmarks in a checkout",
+}
+OPTIONS: dict[tuple[str, str], str] = {  # by the command that had them
+    ("backup", "--replace"): "leave it out: a backup replaces nothing, and --keep N removes old ones",
+}
+FORMS: dict[str, type[ParameterModel]] = {
+    "retrain": RetrainParameters,
+    "tune": TuneParameters,
+    "inspect": InspectParameters,
+    "predict": PredictParameters,
+    "evaluate": EvaluateParameters,
+    "maintain": MaintainParameters,
+}
+
+
+def list_options() -> dict[tuple[str, str], str]:
+    """What to use instead of each removed option, by command and option."""
+    of_parameters = {
+        (command, spell_flag(name)): removed.action
+        for command, form in FORMS.items()
+        for model in form.list_models()
+        for name, removed in model.removed.items()
+    }
+    return OPTIONS | of_parameters

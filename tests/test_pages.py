@@ -25,7 +25,7 @@ from table_files import houses, written
 from tasks.batch.plan import Version
 from tasks.data.io import pictures
 from tasks.data.recipe import Column, Columns
-from tasks.data.report import ColumnProfile, ColumnReport, DataReport, Finding
+from tasks.data.report import ColumnReport, DataReport, Finding
 from tasks.errors import DataError
 from tasks.machine.words import escape_control_characters, format_number
 from tasks.parameters import Training
@@ -133,7 +133,7 @@ def of_a_retrain(text: str) -> Page:
 def hostile_job(text: str) -> Job:
     more: dict[str, Any] = {"drift": {"index": {"label": 0.4}, "maximum": 0.2, "verdict": "drift"}, "rows": 12}
     more |= {"profile": {"label": {"edges": (0.5,), "counts": (90, 10)}}, "shards": [[0, 0, 12]], "rejects": 2}
-    more |= {"column_counts": {text: (9, 1, 0, 0)}, "column_drift": {text: 0.5}, "notes": {text: 3}, "accuracy": 0.75}
+    more |= {"notes": {text: 3}, "accuracy": 0.75}
     document = job_document("mine", status="done") | more | {"finished_at": "2026-11-26T03:00:00+00:00"}
     document["input"]["path"] = f"/in/{text.replace('/', '')}"
     return Job.model_validate_json(json.dumps(document))
@@ -141,9 +141,8 @@ def hostile_job(text: str) -> Job:
 
 def of_a_prediction(text: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Page:
     column = Column(name=text, kind="category", levels=(text, "b"), counts=(1, 1))
-    profile = ColumnProfile(name=text, levels=(0, 1), counts=(1, 9, 0, 0))
     reference = {"label": Histogram(edges=(0.5,), counts=(10, 90))}
-    version = Version(TASKS["classification"], [text, "b"], reference, Columns(columns=(column,)), (profile,))
+    version = Version(TASKS["classification"], [text, "b"], reference, Columns(columns=(column,)))
     monkeypatch.setattr(run_pages, "read_version", lambda _: version)
     hostile_job(text).write(folder / "_job.json")
     rejects = {"source": [text.replace("/", "")], "source_row": [1], f"id_{text}": [text], "reason": [text]}

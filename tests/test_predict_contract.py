@@ -124,14 +124,6 @@ def rejects(done: Any) -> dict[int, str]:
     return {row["row"]: row["reason"].replace("'", "") for row in rows}
 
 
-def test_a_thousand_rows_are_needed_to_say_how_far_columns_have_drifted(store: HouseStore, tmp_path: Path) -> None:
-    rows = houses(1000, seed=3)
-    for count, columns in ((999, set[str]()), (1000, {"area", "city", "garden", "zone"})):
-        (tmp_path / f"{count}.csv").write_bytes(as_csv(rows[:count]))
-        done = predicted(tmp_path / f"{count}.csv", "--output", f"{tmp_path / str(count)}")
-        assert load(Path(done["path"]) / "_job.json")["column_drift"].keys() == columns
-
-
 def test_every_format_gives_the_same_predictions_ids_and_measures(store: HouseStore, tmp_path: Path) -> None:
     rows = [dict(reversed(row.items())) for row in houses(60, seed=1)]
     for name, write in WRITERS.items():

@@ -8,8 +8,6 @@ from pathlib import Path
 from flows.pages.report import RetrainReport
 from tasks.batch.plan import Version, read_version
 from tasks.batch.results import ID
-from tasks.data.recipe import Recipe
-from tasks.data.report import ColumnProfile
 from tasks.errors import GradmillError
 from tasks.judging.evaluation_result import EvaluationResult
 from tasks.judging.gates import format_value
@@ -123,7 +121,6 @@ def prediction_page(result: Prediction) -> Page:
     sections = (
         Section("", (PageTable(tuple(_list_prediction_facts(result, job))),)),
         Section("Labels", (_tabulate_labels(job, version),)),
-        Section("Columns", (_tabulate_columns(job, version),)),
         Section("Rejected rows", tuple(_describe_rejects(result))),
         _list_last_jobs(result.name),
         Section("", (picture,)),
@@ -151,13 +148,11 @@ def _describe_prediction(result: Prediction, job: Job) -> str:
 
 
 def describe_drift(job: Job) -> str:
-    """The largest drift of a job and what is worse than at publication; otherwise its drifted columns, if any."""
+    """The largest drift of a job, and what is worse than at publication."""
     told = [f"WORSE: {job.worse}"] if job.worse else []
     if job.drift and job.drift.verdict == "drift":
         version = read_version(artifact_paths.version(job.model.name, job.model.version))
         told.insert(0, f"DRIFT: {describe_most_moved(job, version)}")
-    elif moved := list_drifted_columns(job):
-        told.append(f"drifted: {', '.join(moved)}")
     return "; ".join(told)
 
 
@@ -186,18 +181,9 @@ def describe_most_moved(job: Job, version: Version) -> str:
     name = LABEL if LABEL in above else max(index, key=lambda each: index[each])
     expected, found = version.reference[name], (job.profile or {})[name]
     bins = version.labels if name == LABEL else [f"{name} {each}" for each in _name_ranges(expected.edges)]
-    word, here, then = _find_most_moved(bins, expected.counts, found.counts)
-    return f"{word} {100 * here:.0f} % of rows, {100 * then:.0f} % at training"
-
-
-def list_drifted_columns(job: Job) -> list[str]:
-    """The columns above the drift limit of the job, the largest drift first."""
-    limit = job.drift.maximum if job.drift else 0
-    return [name for name, value in _rank_columns(job) if value > limit]
-
-
-def _rank_columns(job: Job) -> list[tuple[str, float]]:
-    return sorted(job.column_drift.items(), key=lambda each: -each[1])
+    at = drift.find_most_moved(expected.counts, found.counts)
+    here, then = found.counts[at] / sum(found.counts), expected.counts[at] / sum(expected.counts)
+    return f"{bins[at]} {100 * here:.0f} % of rows, {100 * then:.0f} % at training"
 
 
 def describe_quality(prediction: Job | Prediction) -> str:
@@ -284,33 +270,6 @@ def _tabulate_labels(job: Job, version: Version) -> PageTable:
         for label, here, there in zip(version.labels, found, expected, strict=True)
     ]
     return PageTable(rows, ("label", "these rows", "test split"))
-
-
-def _tabulate_columns(job: Job, version: Version) -> PageTable:
-    """The columns of an own table that have drifted most, and how."""
-    profiles, drifted = {each.name: each for each in version.columns}, list_drifted_columns(job)
-    rows = []
-    for name, index in _rank_columns(job)[:FEW]:
-        bins = _name_bins(profiles[name], version.recipe)
-        word, *shares = _find_most_moved(bins, profiles[name].counts, job.column_counts[name])
-        shown = Strong(name) if name in drifted else name
-        rows.append((shown, f"{index:.3f}", word, *(f"{share:.1%}" for share in shares)))
-    return PageTable(rows, ("column", "index", "moved most", "these rows", "at training"))
-
-
-def _find_most_moved(bins: Sequence[str], expected: Sequence[int], actual: Sequence[int]) -> tuple[str, float, float]:
-    """The bin that has changed most, its share of the rows, and its share at training."""
-    at = drift.find_most_moved(expected, actual)
-    return bins[at], actual[at] / sum(actual), expected[at] / sum(expected)
-
-
-def _name_bins(profile: ColumnProfile, recipe: Recipe) -> list[str]:
-    """The bins of a column: ranges of a number or levels of a category, all other levels, missing."""
-    names = _name_ranges(profile.edges)
-    if profile.levels:
-        column = next(each for each in recipe.columns if each.name == profile.name)
-        names = [column.levels[code] for code in profile.levels]
-    return [*names, *["other levels"] * (len(profile.counts) - len(names) - 1), "missing"]
 
 
 def _name_ranges(edges: Sequence[float]) -> list[str]:

@@ -18,7 +18,6 @@ from tasks.data.io import inputs
 from tasks.data.io.batches import InputFile, ReadSpec
 from tasks.data.io.discovery import DataFile, base_folder, is_url, local_path
 from tasks.data.recipe import Recipe
-from tasks.data.report import ColumnProfile
 from tasks.errors import DataError, GradmillError, UsageError
 from tasks.machine import resources
 from tasks.machine.words import pluralize
@@ -39,13 +38,12 @@ Files: TypeAlias = tuple[DataFile, ...]
 
 
 class Version(NamedTuple):
-    """Task, class names, the test split's profile, the recipe, and for user tables the profiles of their columns."""
+    """Task, class names, the test split's profile, and the recipe."""
 
     task: Task
     labels: list[str]
     reference: Profile
     recipe: Recipe
-    columns: tuple[ColumnProfile, ...] = ()
 
     def read_spec(self, job: Job) -> ReadSpec:
         """Which rows a job reads, in the form that the model takes."""
@@ -73,10 +71,7 @@ def read_version(folder: Path) -> Version:
         if not fits:
             found = f"{folder / name} does not fit recipe, task and classes in {MANIFEST}"
             raise DataError(found, "both as they were published", "restore both from a copy")
-    known = {each.name: each for each in manifest.dataset.profiles}
-    taken = manifest.recipe.names
-    columns = tuple(known[name] for name in taken) if known.keys() >= {*taken} else ()
-    return Version(TASKS[manifest.dataset.task], labels, dict(manifest.profile), manifest.recipe, columns)
+    return Version(TASKS[manifest.dataset.task], labels, dict(manifest.profile), manifest.recipe)
 
 
 @contextlib.contextmanager

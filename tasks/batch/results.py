@@ -12,7 +12,6 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field
 
 from tasks.batch import output_dir
 from tasks.batch.output_dir import PartFooter
@@ -39,7 +38,6 @@ T = TypeVar("T")
 UNKNOWN_CLASS = "of a class that the model does not know, counted as wrong"  # is said behind a number of rows
 TARGET_TOO_LARGE = "with a target beyond float32, left out of the figures"
 LARGEST = np.finfo(np.float32).max
-PROFILED_ROWS = 20_000  # of a job, about, whose columns are compared with those at training: as many as in a profile
 ID = "id_"  # before the name of a column that goes along
 AVERAGED = (" is missing", ", a level that the model has not seen")  # ends of reasons that ``--unknown`` decides on
 GRID_IMAGES = 18
@@ -82,10 +80,9 @@ class Counts(PersistedRecord):
     profile: dict[str, Histogram]
     score: Score | None  # None: some rows came without a truth
     notes: dict[str, int]
-    columns: dict[str, tuple[int, ...]] = Field({})  # for user tables: counts in the bins of each column's profile
 
     @classmethod
-    def count(cls, batch: Batch, outputs: Outputs, version: Version, job_rows: int) -> "Counts":
+    def count(cls, batch: Batch, outputs: Outputs, version: Version) -> "Counts":
         """The counts of one batch of a job."""
         observed, notes, y = version.task.list_observed(outputs), Counter(batch.notes), batch.y_true
         if y is not None and version.labels:
@@ -99,7 +96,6 @@ class Counts(PersistedRecord):
             profile={name: drift.count_in_bins(observed[name], each.edges) for name, each in version.reference.items()},
             score=None if y is None else score_answers(version.task, outputs, y, version.recipe.target),
             notes=+notes,
-            columns=_count_columns(batch, version, job_rows),
         )
 
     def __add__(self, other: "Counts") -> "Counts":
@@ -110,7 +106,6 @@ class Counts(PersistedRecord):
             profile=_merge(self.profile, other.profile),
             score=_merge(self.score, other.score) if self.score and other.score else None,
             notes=_merge(self.notes, other.notes),
-            columns=_merge(self.columns, other.columns, lambda *both: tuple(map(sum, zip(*both, strict=True)))),
         )
 
 
@@ -121,27 +116,6 @@ def _merge(one: dict[str, T], other: dict[str, T], add: Callable[[T, T], Any] = 
 
 class Footer(PartFooter, Counts):
     """What a part says about itself, and what was counted in its rows."""
-
-
-def _count_columns(batch: Batch, version: Version, job_rows: int) -> dict[str, tuple[int, ...]]:
-    """Counts of columns in a sample of a job's rows, which is the same however they are cut into batches."""
-    if not version.columns or not len(batch.row_ids):
-        return {}
-    from tasks.data import statistics  # jobs on other data need not import this
-
-    rows = np.asarray(batch.X)[batch.row_ids % max(1, job_rows // PROFILED_ROWS) == 0]
-    return {
-        each.name: statistics.count_bins(each, values) for each, values in zip(version.columns, rows.T, strict=True)
-    }
-
-
-def _column_drift(counts: dict[str, tuple[int, ...]], version: Version) -> dict[str, float]:
-    """The population stability index of each column; none where too few rows were looked at."""
-    return {
-        each.name: drift.stability_index(each.counts, counts[each.name])
-        for each in version.columns
-        if each.name in counts and sum(each.counts) > 0 and sum(counts[each.name]) >= drift.FEWEST_ROWS
-    }
 
 
 def finish(folder: Path, job: Job, parameters: PredictParameters, seconds: float) -> Job:
@@ -178,8 +152,6 @@ def finish(folder: Path, job: Job, parameters: PredictParameters, seconds: float
             "worse": _describe_worse(job, metrics, int((counts.score or {}).get("rows", 0))),
             "profile": counts.profile,
             "drift": drift.judge_drift(version.reference, counts.profile, parameters.max_drift),
-            "column_counts": counts.columns,
-            "column_drift": _column_drift(counts.columns, version),
             "notes": counts.notes,
             "seconds": round(seconds, 3),
             "finished_at": predictions.format_now(),

@@ -114,7 +114,7 @@ def _write_part(
                 names = rejects.schema.names
                 rows = [dict(zip(names, (*facts, *ids), strict=True)) for *facts, ids in batch.rejects]
                 rejects.write_table(pa.Table.from_pylist(rows, rejects.schema))
-            found.append(Counts.count(batch, outputs, version, job.rows))
+            found.append(Counts.count(batch, outputs, version))
             if sum(each.rejects for each in found) > job.max_rejects:
                 break
         model = job.model.model_dump(mode="json")

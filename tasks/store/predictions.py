@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from tasks.errors import DataError, UsageError
 from tasks.machine.words import pluralize
@@ -81,10 +81,6 @@ class Job(RootDocument):
     metrics: dict[str, float] | None = None
     profile: dict[str, Histogram] | None = None
     drift: Drift | None = None
-    column_counts: dict[str, tuple[int, ...]] = Field(
-        {}
-    )  # of own tables: counts of sampled rows by the bins of the profile
-    column_drift: dict[str, float] = Field({})  # the population stability index of each column
     worse: str | None = None  # which figure is worse than at publication, beyond chance, in words
     notes: dict[str, int] | None = None
     file_digests: tuple[str, ...] = ()  # SHA-256 of the single files (``--output FILE``) written of it

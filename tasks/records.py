@@ -159,10 +159,10 @@ QUESTIONS = {
     "latency_ms": "How long does one row take?",
     "memory_mb": "How much memory does a process that serves the file need?",
     "champion_signature": "Can services that use the champion use this one unchanged?",
-    "champion_accuracy": "Is it as accurate as every kept version, except by chance?",
-    "champion_recall": "Does it recognise each class as often as every kept version, except by chance?",
-    "champion_loss": "Is its test loss about as small as that of the kept versions?",
-    "champion_not_compared": "How many kept versions cannot read the test rows, and so could not be compared?",
+    "champion_accuracy": "Is it as accurate as the champion and the best version, except by chance?",
+    "champion_recall": "Does it recognise each class as often as the champion and the best version, except by chance?",
+    "champion_loss": "Is its test loss about as small as those of the champion and the best version?",
+    "champion_not_compared": "How many of the champion and the best version cannot be compared?",
 }
 
 

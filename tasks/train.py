@@ -18,17 +18,15 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
     """
     # Imported here, as in later stages: torch takes seconds to import, which an unchanged run does not need.
     import safetensors.torch
+    import torch
 
     from tasks.fitting import devices
     from tasks.fitting.progress import find_kept_epoch, watch_training
     from tasks.fitting.trainer import make_trainer
 
     device = devices.resolve(training.device)
-    with (
-        gpu_lock.hold(training.device),
-        devices.one_thread(),
-        devices.seed_generator(device, training.seed_number) as generator,
-    ):
+    generator = torch.Generator().manual_seed(training.seed_number)
+    with gpu_lock.hold(training.device), devices.one_thread():
         trainer = make_trainer(training, prepared, device)
         with devices.deterministic(trainer.follows_data and device.type == "cuda"):
             trained = trainer.begin_training(generator)

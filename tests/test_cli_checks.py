@@ -162,8 +162,6 @@ WRONG = [
     "retrain --loss huber",
     "retrain --schedule magic",
     "retrain --weight-decay -1",
-    "retrain --dropout 1",
-    "retrain linear-regression --dropout 0.5",
     "retrain --patience 3",
     "retrain --validation 1",
     "retrain --nonsense",

@@ -82,7 +82,7 @@ def test_help_shows_every_default() -> None:
 def test_help_shows_the_limits_of_a_value() -> None:
     shown = rows("retrain")
     assert "10 softmax, 3 linear; on your own data found by rule; at least 1; at most 10000]" in shown["--epochs"]
-    assert "0.0; at least 0; below 1]" in shown["--dropout"]
+    assert "0.0; at least 0; below 1]" in shown["--validation"]
     assert "above 0]" in shown["--lr"]
 
 
@@ -104,7 +104,7 @@ def faults(form: dict[str, Any], **training: Any) -> list[list[Any]]:
 def test_the_form_takes_either_model_shows_no_default_that_would_be_sent_and_leaves_no_field_empty() -> None:
     """What it refuses is in test_operate_schedule.py."""
     form = describe_form(RetrainParameters)
-    fit: list[dict[str, Any]] = [{}, {"num_epochs": 4}, {**LINEAR, "loss": "huber"}, {"dropout": 0.5}]
+    fit: list[dict[str, Any]] = [{}, {"num_epochs": 4}, {**LINEAR, "loss": "huber"}, {"dropout": 0.0}]
     assert [faults(form, **training) for training in fit] == [[]] * 4
     parts = [part.get("properties", {}) for part in form["definitions"].values()]
     assert all([field["position"] for field in part.values()] == list(range(len(part))) for part in parts)
@@ -122,7 +122,7 @@ def names(text: str) -> set[str]:
 OWN_TABLE = {"name": "houses", "data": {"source": "/data/houses.csv", "target": "price"}}
 OWN_IMAGES = {"name": "photos", "data": {"source": "/data/photos"}}
 OF_SOFTMAX = names(
-    "dropout max_train_loss min_train_accuracy min_test_accuracy max_accuracy_drop resize class_weight max_recall_drop "
+    "max_train_loss min_train_accuracy min_test_accuracy max_accuracy_drop resize class_weight max_recall_drop "
     "max_nats_rise side channels max_rejects"
 )
 OF_LINEAR = names(

@@ -19,7 +19,7 @@ from tasks.data.recipe import SplitRule
 from tasks.data.schema import ImageSchema, Schema
 from tasks.errors import GateFailed
 from tasks.judging import champion
-from tasks.judging.champion import Comparison, ModelAnswers, RowsOfToday
+from tasks.judging.champion import Comparison, ModelAnswers, find_new_rows
 from tasks.judging.metrics import Answers
 from tasks.judging.objective import Objective
 from tasks.parameters import Data, Gates, Loss
@@ -306,6 +306,23 @@ def test_a_held_version_is_compared_with_nothing_though_it_is_damaged(
     assert "of version 1" in verdicts[-1].detail
 
 
+def test_a_candidate_meets_the_champion_and_the_best_of_the_last_comparison_and_no_other(
+    two_versions: None, candidates: list[Contender]
+) -> None:
+    """What a held version says of the best does not count: then the second version does, which met the first alone."""
+    candidates[2].publish()
+    losses = [each.evaluated.metrics["test_loss"] for each in candidates[:2]]
+    best = 1 + losses.index(min(losses))
+    assert champion.list_opponents(NAME) == [3, best]
+    pointer.promote(NAME, best)
+    assert champion.list_opponents(NAME) == [best]
+    pointer.promote(NAME, 3)
+    pointer.promote(NAME, 2)
+    pointer.promote(NAME, 3)
+    pointer.rollback(NAME)
+    assert champion.list_opponents(NAME) == [2, 1]
+
+
 def test_pruning_keeps_the_best_of_the_last_comparison_so_that_small_losses_cannot_add_up(
     two_versions: None, candidates: list[Contender], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -321,7 +338,7 @@ def test_pruning_keeps_the_best_of_the_last_comparison_so_that_small_losses_cann
     assert (pruned, "the best in the last comparison" in kept[best]) == ([], True)
     damage(artifact_paths.version(NAME, 3) / "manifest.json", 100)
     pruned, kept = housekeeping.prune(NAME, 1)
-    assert (pruned, "version 3, which recorded it, is damaged" in kept[best]) == ([], True)
+    assert (pruned, "may be the best in the last comparison" in kept[best]) == ([], True)
 
 
 def test_a_kept_version_whose_recipe_cannot_read_the_rows_of_today_is_not_compared_and_that_is_said(
@@ -387,7 +404,7 @@ def prepared(rows: int, path: Path, before: PreparedDataset | None = None, **opt
 
 
 def find_known(before: PreparedDataset, tonight: PreparedDataset) -> list[bool]:
-    unseen = RowsOfToday(tonight).find_new_rows(before)
+    unseen = find_new_rows(before, tonight)
     assert not isinstance(unseen, str), unseen
     return [False] * tonight.num_test if unseen is True else (~unseen).tolist()
 
@@ -405,7 +422,8 @@ def test_copies_of_equal_rows_are_told_apart_by_their_number_while_they_are_spli
     trained, tests = (read_split(file, before).key for file in (before.train, tonight.test))
     assert find_known(before, tonight) == np.isin(tests, trained).tolist()
     in_time = prepared(1000, tmp_path, before, **TIME, new_recipe=True)
-    assert "by the number of the copy" in str(RowsOfToday(in_time).find_new_rows(before))
+    assert "by the number of the copy" in str(find_new_rows(before, in_time))
+    assert "has no row digests without day" in str(find_new_rows(in_time, tonight))
 
 
 def test_of_folders_the_test_images_that_a_version_was_trained_on_are_known(tmp_path: Path) -> None:

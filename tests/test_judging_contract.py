@@ -281,7 +281,7 @@ def rows_of(artifacts: Path, version: int, part: str) -> list[tuple[float, ...]]
 def test_versions_are_compared_on_rows_that_neither_was_trained_on_whatever_rule_split_them(
     artifacts: Path, tmp_path: Path
 ) -> None:
-    """The gate names the version against which the candidate does worst; the last two are kept."""
+    """The gate names the version against which the candidate does worst."""
     frame = sales(5000).drop_duplicates(["area", "city"])
     path = written(tmp_path / "t.csv", frame.assign(shop=np.arange(len(frame)) % 60))
     given = ("--name", "own", "--data", path, "--target", "price", "--features", "area,city", "--new-recipe")
@@ -290,7 +290,8 @@ def test_versions_are_compared_on_rows_that_neither_was_trained_on_whatever_rule
     for version, rule in enumerate(RULES, start=1):
         report = ask("retrain", "linear-regression", *given, *rule, "--no-predict")
         tests = rows_of(artifacts, version, "test")
-        for number, rows, left_out in AGAINST.findall(gate(report, "champion_loss")["detail"] if version > 1 else ""):
+        (detail,) = [each["detail"] for each in report["gates"] if each["name"] == "champion_loss"] or [""]
+        for number, rows, left_out in AGAINST.findall(detail):
             num_known.append(sum(row in trained_on[int(number)] for row in tests))
             assert (int(rows), int(left_out or 0)) == (len(tests) - num_known[-1], num_known[-1]), rule
         trained_on[version] = set(rows_of(artifacts, version, "train"))

@@ -113,8 +113,8 @@ def test_trigger_takes_what_the_form_takes_and_refuses_the_rest_before_anything_
         assert_clear(done, 2, f"linear-weekly refuses {wrong.partition('=')[0]}: ")
         body = {"parameters": {"parameters": nest_assignments([wrong])}}
         assert duty.api.post(create, json=body).status_code in (409, 422), "so does the server itself"
-    together = duty.gradmill("trigger", "linear-weekly", "--param", "training.dropout=0.1")
-    assert_clear(together, 2, "dropout is for softmax regression")
+    together = duty.gradmill("trigger", "linear-weekly", "--param", "training.weight_decay=auto")
+    assert_clear(together, 2, "weight decay is chosen for your own data only")
     assert_clear(duty.gradmill("trigger", "no-such"), 2)
     assert duty.triggered() == before
     run = duty.ended(json.loads(duty.does("trigger", "linear-weekly", "--param", "training.seed=7", "--json"))["id"])

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.optim import lr_scheduler
 
 from conftest import REPOSITORY
-from small_images import IMAGES, generator, minibatch
+from small_images import IMAGES, generator
 from tasks.data.book_datasets import synthetic_data
 from tasks.networks import metrics, softmax_regression
 from tasks.networks.examples import Split, split_randomly
@@ -97,7 +97,7 @@ def test_training_figures_are_those_of_the_outputs_that_the_steps_saw() -> None:
     assert on_train == pytest.approx(before, rel=1e-5)
 
 
-# Schedules, weight decay, dropout, early stopping
+# Schedules, weight decay, early stopping
 
 
 @pytest.mark.parametrize(
@@ -118,36 +118,18 @@ def test_a_schedule_is_that_of_torchs_scheduler(schedule: str, kind: Any, option
     assert list(list_learning_rates(schedule, 0.5, 8)) == pytest.approx(expected)
 
 
-def softmax(kind: Any, dropout: float = 0) -> Any:
-    return kind(64, 5, generator(), dropout_probability=dropout)
-
-
-@pytest.mark.parametrize(("dropout", "weight_decay"), [(0, 0.1), (0.5, 0), (0.2, 0.01)])
-def test_scratch_and_concise_stay_equal_under_dropout_and_weight_decay(dropout: float, weight_decay: float) -> None:
+def test_scratch_and_concise_stay_equal_under_weight_decay() -> None:
     learned = []
-    for kind, optimizer, *options in (
-        (SoftmaxRegressionScratch, SGD, dropout, weight_decay),
-        (SoftmaxRegressionConcise, torch.optim.SGD, dropout, weight_decay),
-        (SoftmaxRegressionScratch, SGD, 0, 0),
+    for kind, optimizer, weight_decay in (
+        (SoftmaxRegressionScratch, SGD, 0.1),
+        (SoftmaxRegressionConcise, torch.optim.SGD, 0.1),
+        (SoftmaxRegressionScratch, SGD, 0),
     ):
-        with torch.random.fork_rng():
-            net = softmax(kind, options[0])
-            sgd: Any = optimizer(group_parameters(net.parameters(), options[1]), lr=0.1)
-            torch.manual_seed(3)
-            learned.append(learn(net, sgd, IMAGES, 3, 32))
+        net = kind(64, 5, generator())
+        sgd: Any = optimizer(group_parameters(net.parameters(), weight_decay), lr=0.1)
+        learned.append(learn(net, sgd, IMAGES, 3, 32))
     torch.testing.assert_close(*learned[:2], rtol=1e-4, atol=1e-6)
     assert not torch.allclose(learned[0]["W"], learned[2]["W"], atol=1e-4), "the option does something"
-
-
-def test_dropout_keeps_the_expectation_and_spares_evaluation() -> None:
-    dropped = softmax_regression.dropout(torch.ones(2000, 50), 0.3)
-    assert (float((dropped == 0).float().mean()), float(dropped.mean())) == pytest.approx((0.3, 1), abs=0.02)
-    X, y = minibatch(IMAGES, torch.arange(8))
-    for kind in (SoftmaxRegressionScratch, SoftmaxRegressionConcise):
-        net = softmax(kind, 0.9)
-        by_all_inputs = X.flatten(1) @ net.weights()["W"] + net.weights()["b"]
-        assert not torch.allclose(net.backward(X, y), by_all_inputs), "a training step drops most of them"
-        torch.testing.assert_close(net(X), by_all_inputs)
 
 
 def test_a_validation_split_is_a_random_share_that_training_never_sees() -> None:
@@ -189,7 +171,7 @@ BOOKS = [
     {"model": model, "implementation": implementation, **options}
     for model, others in (
         ("linear-regression", {"loss": "huber", "weight_decay": 0.01}),
-        ("softmax-regression", {"dropout": 0.2, "weight_decay": 0.01}),
+        ("softmax-regression", {"weight_decay": 0.01}),
     )
     for options in ({}, others)
     for implementation in ("scratch", "concise")

@@ -513,13 +513,3 @@ def test_numbers_that_hang_together_converge_beside_more_levels_than_are_whitene
     fit = LinearRegression().fit(*one_hot(prepared, "train"))
     difference = predictions(prepared, learn(prepared))[:, 0] - fit.predict(one_hot(prepared, "test")[0])
     assert np.abs(difference).max() < 1e-3
-
-
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_dropout_shrinks_a_classifier_and_ends(implementation: str) -> None:
-    prepared = mixed(classes=2)
-    plain_norm, dropped_norm = (
-        float(np.square(weights(learn(prepared, implementation=implementation, **options))[0][:3]).sum())
-        for options in ({}, {"dropout": 0.5, "num_epochs": 50})
-    )
-    assert 0 < dropped_norm < plain_norm

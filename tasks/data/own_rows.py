@@ -44,7 +44,7 @@ from tasks.serving.task import TASKS, TaskName
 from tasks.store import artifact_paths, folders, locks
 from tasks.store.record_base import FileRef
 
-CONTENTS = "contents"  # hashes of training rows' features and target, without the column that splits
+CONTENTS = "contents"  # hashes of training rows' features and target, without the split column
 Found = TypeVar("Found", bound="OwnRows | None", covariant=True)
 SIDES = {"train": TRAINING, "test": TEST, "validation": VALIDATION}
 RAW_TEST = "raw_test"  # the test rows before rounding
@@ -127,7 +127,7 @@ class OwnRows(ABC):
 
 
 def sort_digests(split: SplitAssignment, digests: Hashes, contents: Hashes | None = None) -> dict[str, Hashes]:
-    """The content of a file of row digests; ``contents`` ``(n,)`` are given if digests include a column that splits.
+    """The content of a file of row digests; ``contents`` ``(n,)`` are given if digests include a split column.
 
     ``contents`` are hashes of features and target; those of training rows are kept.
     """

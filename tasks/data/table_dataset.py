@@ -149,7 +149,7 @@ def _split_rows(
         if not request.fixed_split and num_distinct < num_rows / 2:
             rule = rule.model_copy(update={"rule": "copies"})
         split = split_by_hash(digests if rule.rule == "copies" else hashes, rule.test)
-    ordering = parallel.start(sort_digests, split, digests, contents if rule.column else None)
+    ordering = parallel.start(sort_digests, split, digests, contents if rule.rule == "column" else None)
     stats, sample = measuring.result(), row_hash.sample_rows(digests)
 
     findings += split.findings

@@ -39,14 +39,6 @@ def one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def seed_generator(device: torch.device, seed: int) -> Iterator[torch.Generator]:
-    """A CPU generator; while the block runs, torch's own, which dropout uses, starts from the same seed."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield torch.Generator().manual_seed(seed)
-
-
-@contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
     """Give the same bytes in every run, if ``wanted``: otherwise a GPU sums values of one slot in arbitrary order.
 

@@ -20,7 +20,7 @@ Settings = dict[str, Setting]
 
 OPTIONS = {
     "lr": "lr", "batch-size": "batch_size", "epochs": "num_epochs", "schedule": "schedule", "loss": "loss",
-    "weight-decay": "weight_decay", "dropout": "dropout",
+    "weight-decay": "weight_decay",
 }  # fmt: skip
 OF_WORDS, BY_DECADES = {"schedule", "loss"}, {"lr", "weight_decay"}
 EXAMPLE = "write it as in --space lr=0.05:1,epochs=10|20,schedule=cosine"
@@ -35,11 +35,7 @@ def list_space(prepared: PreparedDataset) -> Space:
 
 
 def list_book_space(prepared: PreparedDataset) -> Space:
-    """What is worth searching for the book's models, around the book's values.
-
-    Dropout is not searched by default, neither here nor for the user's own data, but ``--space`` can add it: its masks
-    take six times as long as the rest of a step, and for a linear model it is one more penalty on the weights.
-    """
+    """What is worth searching for the book's models, around the book's values."""
     if prepared.task == "regression":  # around the rate 0.03, batch 10 and 3 epochs
         return {
             "lr": FloatDistribution(0.003, 0.3, log=True),
@@ -120,7 +116,7 @@ def describe_settings(settings: Settings) -> str:
 
 
 def narrow_space(training: Training, items: Sequence[str]) -> Space:
-    """What ``--space`` says about each field, such as ``lr=0.05:1`` (a range), ``epochs=10|20`` or ``dropout=0``.
+    """What ``--space`` says about each field, such as ``lr=0.05:1`` (a range), or ``epochs=10|20``.
 
     Raises:
         UsageError: there is no such parameter, it is named twice, or it cannot take a given value in this model.

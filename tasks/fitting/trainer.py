@@ -277,8 +277,8 @@ class Trainer:
         Raises:
             UsageError: there is no validation part, or it has too few rows.
         """
-        losses = list[float]()
-        with devices.one_thread(), devices.seed_generator(self.device, seed) as generator:
+        losses, generator = list[float](), torch.Generator().manual_seed(seed)
+        with devices.one_thread():
             run, weighed = self.start(parts, generator), self.encode(require_rows_to_choose_by(parts.validation))
             for measured in run.epochs:
                 if time.time() > deadline:
@@ -333,7 +333,7 @@ class Trainer:
         if self.prepared.task == "regression":
             net = LINEAR[implementation](num_inputs, self.training.loss.value, generator)
         else:
-            options: dict[str, Any] = {"dropout_probability": self.training.dropout}
+            options: dict[str, Any] = {}
             if self.class_weights is not None and self.is_scratch:
                 options["loss_gradient"] = weighted_cross_entropy_gradient(self.class_weights)
             elif self.class_weights is not None:
@@ -456,7 +456,7 @@ class TableTrainer(Trainer):
         # It is computed while minibatches are drawn.
         conditioning = parallel.start(self.find_conditioning, rows, values, len(fitted))
         num_outputs = max(1, len(self.prepared.class_names))
-        net = TabularNetwork(self.encoding, num_outputs, self.find_loss_gradient(), self.training.dropout)
+        net = TabularNetwork(self.encoding, num_outputs, self.find_loss_gradient())
         sgd = self.make_optimizer(net, values.lr, 0.0, self.plan.momentum)
         optimizer = PreconditionedSGD(sgd, net, conditioning, values.weight_decay * self.loss_factor)
         run_epoch: RunEpoch = train_epoch_whole
@@ -556,7 +556,7 @@ def make_plan(training: Training, num_rows: int, num_numbers: int, num_slots: in
     """The plan that fits these rows and inputs.
 
     A squared loss on whitened inputs is at its optimum after one step on all rows, which is worth it for any number of
-    rows. Dropout is noise that a step on all rows does not average out.
+    rows.
     """
     num_inputs = num_numbers + num_slots
     num_whitened = next((count for count in (num_inputs, num_numbers) if count <= WHITENED_INPUTS), 0)
@@ -564,7 +564,7 @@ def make_plan(training: Training, num_rows: int, num_numbers: int, num_slots: in
     is_full_batch = (num_rows <= MANY_ROWS and num_rows * num_outputs <= MANY_SCORES) or is_one_step
     if training.batch_size is not None:
         is_full_batch = training.batch_size >= num_rows
-    if not is_full_batch or training.dropout:
+    if not is_full_batch:
         return Plan(False, num_whitened, MINIBATCH_MOMENTUM)
     return Plan(True, num_whitened, 0.0 if is_one_step else MOMENTUM)
 

@@ -1,7 +1,9 @@
-"""A candidate compared with what is published, all measured on the same test rows in the same run.
+"""A candidate compared with the champion and the best version, all measured on the same test rows in the same run.
 
-Each version is fed these rows through its own recipe, and compared on those that it was not trained on. Versions that
-were rolled back from are held for being bad, whatever their figures say: nothing is compared with them.
+Each version is fed these rows through its own recipe, and compared on those that it was not trained on. The best is the
+one that did better in the last comparison: a champion that is within its margin of the best does not replace it, so
+that small losses cannot add up. Versions that were rolled back from are held for being bad, whatever their figures say:
+nothing is compared with them.
 """
 
 import functools
@@ -73,22 +75,20 @@ def compare_with_published(
     training: Training,
     only: int | None = None,
 ) -> Comparison:
-    """Judge a candidate against all kept versions, or only one; the first version of a model has no verdicts.
+    """Judge a candidate against the champion and the best version, or ``only`` one; a first version has no verdicts.
 
     The caller must hold the lock.
 
     Raises:
         DataError: a version to compare it with is damaged; nothing is measured against it.
     """
-    pointer = model_folder.find_champion(name)
-    held = pointer.held if pointer else ()
-    numbers = [only] if only else [number for number in model_folder.list_versions(name) if number not in held]
+    numbers = [only] if only else list_opponents(name)
     if not numbers:
         return Comparison()
     for number in numbers:
         verification.verify_version(name, number)
         verification.verify_rows(name, number)
-    number = pointer.version if pointer and not only else numbers[-1]  # none: a kill came before the first pointer
+    number = numbers[0]
     session = runtime.open_session(verified_files.read(candidate), Device.CPU)
     found = list(list_differences(model_folder.find_manifest(name, number), prepared))
     if contract.read_signature(session) != contract.read_signature(_open_version(name, number)):
@@ -111,6 +111,19 @@ def compare_with_published(
     return Comparison((same, *verdicts), best)
 
 
+def list_opponents(name: str) -> list[int]:
+    """The champion, and the best version if that is another; empty before the first version.
+
+    Raises:
+        DataError: the manifest that names the best version is damaged.
+    """
+    champion = model_folder.find_champion(name)
+    if champion is None:
+        return model_folder.list_versions(name)[-1:]  # a kill came between the first version and its pointer
+    best = model_folder.find_best_version(name)
+    return [champion.version, *({best} - {None, champion.version})]
+
+
 def judge_beside(first: Manifest, second: Manifest) -> tuple[GateVerdict, ...]:
     """Judge the second of two kept versions as if it were a candidate beside the first, on test rows new to both.
 
@@ -122,7 +135,7 @@ def judge_beside(first: Manifest, second: Manifest) -> tuple[GateVerdict, ...]:
     prepared = PreparedDataset(**dict(second.dataset), recipe=second.recipe, raw_test=second.dataset.test)
     model = FileRef(path=path, sha256=second.files[artifact_paths.ONNX])
     bounds, defaults = Gates.model_validate(asked.get("gates", {})), "data" if second.dataset.split else "book"
-    training = Training.model_validate(asked["training"] | {"defaults": defaults})
+    training = Training.model_validate(Training.split_removed(asked["training"])[0] | {"defaults": defaults})
     return compare_with_published(second.name, model, prepared, bounds, training, first.version).gates
 
 
@@ -130,7 +143,7 @@ def _ask_versions(
     name: str, numbers: list[int], prepared: PreparedDataset, training: Training, left_out: list[str]
 ) -> Iterator[ModelAnswers]:
     """Every version that can be compared, fed by its own recipe; ``left_out`` gets why another cannot."""
-    today, objective = RowsOfToday(prepared), Objective.choose(training, prepared)
+    objective = Objective.choose(training, prepared)
     # Rows of own data are raw in either file; the test split's file has them in the candidate's order. The book's
     # versions are compared by the book's measures, whatever they were trained for.
     file, settings = (prepared.test, SETTINGS) if prepared.split else (prepared.raw_test, ())
@@ -146,7 +159,7 @@ def _ask_versions(
         elif others:
             said = " and ".join(f"{each.replace('_', ' ')} {asked.get(each)}" for each in others)
             left_out.append(f"version {number} was trained with {said}")
-        elif isinstance(is_new := today.find_new_rows(manifest.dataset), str):
+        elif isinstance(is_new := find_new_rows(manifest.dataset, prepared), str):
             left_out.append(f"version {number} {is_new}")
         else:
             score, inputs = functools.partial(score_by_session, session), recipe.encode(raw.inputs)
@@ -211,7 +224,7 @@ def compare_losses(
     objective: Objective,
     bounds: Gates,
 ) -> Comparison:
-    """The mean loss against that of every kept version, if there is one; ``key`` ``(n,)`` is that of the split.
+    """The mean loss against that of each version, if there is one; ``key`` ``(n,)`` is that of the split.
 
     A regression's margin includes the tolerance of the gate ``reference``: for a target without noise, all losses are
     rounding errors.
@@ -219,7 +232,7 @@ def compare_losses(
     losses, weights, units = ours.losses, objective.row_weights(ours.y_true), number_units(key, rule)
     units = np.zeros(len(weights), np.int64) if units is None else join_units(units, len(weights), MOST_UNITS)[0]
     fewest, unit = FEWEST_UNITS.get(rule.rule, (0, ""))
-    some, rises, sample, few = slice(None, None, -(-len(weights) // MOST_UNITS)), list[Rise](), list[Array](), []
+    rises, compared, few = list[Rise](), list[tuple[Array, Array]](), list[str]()
     for version, answers, is_new in versions:
         counts = weights * is_new
         shares, num_rows = counts / (counts.sum() or 1), int(np.count_nonzero(counts))
@@ -241,22 +254,23 @@ def compare_losses(
                 margin = (bounds.max_error_rise - 1) * theirs + objective.loss_of(bounds.max_standardised_error)
             parts = np.bincount(units, weights=shares * (losses - answers.losses))
             rises.append(Rise("champion_loss", version, words, mine, theirs + margin, margin, parts))
-            sample.append(np.where(counts > 0, answers.losses, np.nan)[some])
+            compared.append((counts > 0, answers.losses))
     if not rises:
         mean, detail = float(np.average(losses, weights=weights)), "; ".join(few)
         return Comparison((gates.judge("champion_loss", mean, detail=detail),) if few else ())
     found = judge_rises(rises, "rise", bounds.max_drop_p, few)
-    is_common = ~np.isnan(sample).any(axis=0)
+    is_common = np.all([is_compared for is_compared, _ in compared], axis=0)
     if np.count_nonzero(is_common) >= MIN_ROWS:  # otherwise each is compared with the candidate on rows of its own
-        means = np.average(np.stack(sample)[:, is_common], axis=1, weights=weights[some][is_common])
-        found = found._replace(best=rises[means.argmin()].version)
+        common = weights[is_common]
+        means = [np.average(theirs[is_common], weights=common) for _, theirs in compared]
+        found = found._replace(best=rises[np.argmin(means)].version)
     return found
 
 
 def compare_labels(
     ours: Answers, versions: Iterable[ModelAnswers], class_names: tuple[str, ...], bounds: Gates
 ) -> Comparison:
-    """Accuracy over all rows and recall of each class, as losses of 0 and 1, compared with every kept version."""
+    """Accuracy over all rows and recall of each class, as losses of 0 and 1, compared with each version."""
     all_versions, y_true, is_right = list(versions), ours.y_true, ours.is_right
     tests = [("champion_accuracy", "", np.ones(len(y_true), bool), bounds.max_accuracy_drop)]
     of_classes = ((f"{class_names[code]} ", y_true == code) for code in np.unique(y_true))
@@ -304,7 +318,7 @@ def judge_rises(rises: Sequence[Rise], change: str, max_p: float, notes: Sequenc
 
 
 def compare_squared_errors(ours: Answers, versions: Iterable[ModelAnswers], bounds: Gates) -> Comparison:
-    """Test loss (half the mean squared error) against that of the kept version with the smallest."""
+    """Test loss (half the mean squared error) against that of the version with the smallest."""
     losses = [(find_squared_loss(answers), number) for number, answers, _ in versions]
     if not losses:
         return Comparison()
@@ -319,11 +333,11 @@ def find_squared_loss(answers: Answers) -> float:
     return float(np.square(answers.answer - answers.y_true).mean()) / 2
 
 
-# Is a rise real? One p-value for each kept version and each class, corrected for how many are looked at
+# Is a rise real? One p-value for each version and each class, corrected for how many are looked at
 
 
 def compare(parts: Array, margins: Array, sizes: Array | float = 1.0, draws: int = DRAWS) -> tuple[Array, Array, Array]:
-    """Test for each rise of a candidate's mean loss over a kept version's whether chance explains it.
+    """Test for each rise of a candidate's mean loss over a version's whether chance explains it.
 
     ``parts`` ``(units, comparisons)`` are paired differences: the sum of each column, divided by its size, is the rise.
     Whole numbers are counts of rows that only one of two models gets right. Returns three arrays ``(comparisons,)``:
@@ -375,63 +389,45 @@ def compare(parts: Array, margins: Array, sizes: Array | float = 1.0, draws: int
 # Which of today's test rows a version was not trained on, by the row digests that it was kept with
 
 
-class RowsOfToday:
-    """The test rows ``(n,)`` on which versions are compared, by their digests; each kind of digest is computed once.
+def find_new_rows(old: Splits, prepared: PreparedDataset) -> Array | Literal[True] | str:
+    """Where test rows are that a version was not trained on ``(n,)`` bool, True if all are, or why this is not known.
 
     If the rule that split a version's rows is today's and goes by a hash of the row, the version was trained on none of
-    them. Its digests may include a column that today's test rows lack, such as that of another rule, or what a split
-    column said when a row was still used for training. Then rows are identified by features and target: a test row may
-    count as known because it equals a row that the version was trained on and that today's training part no longer has.
+    them. By a split column, rows may change sides: a test row then counts as known if it has features and target of a
+    row that the version was trained on, and that today's training part no longer has.
+
+    Raises:
+        DataError: the file of its digests has changed.
     """
+    then, now = old.split, prepared.split
+    if then is None or now is None or (then == now and then.rule in FIXED):
+        return True
+    if old.rows is None or not old.rows.path.is_file():
+        return "has no row digests, so it is unknown which of today's test rows it was trained on"
+    if then.rule == "copies" and now.rule != "copies":
+        return "was split by the number of the copy among equal rows, which today's test rows do not have"
+    digests = read_arrays(old.rows, RESTORE)
+    if then.rule == "column" and CONTENTS in digests:
+        contents = read_arrays(prepared.rows, RESTORE).get(CONTENTS, NO_KEYS) if prepared.rows else NO_KEYS
+        known = digests[CONTENTS][~is_in(contents, digests[CONTENTS])]
+    elif then.column is None or (then.is_by_time and now.is_by_time and then.column == now.column):
+        known = digests["train"]
+    else:
+        return f"has no row digests without {then.column}, which today's test rows do not have"
+    return ~is_in(known, _hash_test_rows(prepared, then.rule))
 
-    def __init__(self, prepared: PreparedDataset) -> None:
-        self.prepared = prepared
-        self._find_digests = functools.cache(self._digest_rows)
 
-    def find_new_rows(self, old: Splits) -> Array | Literal[True] | str:
-        """Where rows are that a version was not trained on ``(n,)`` bool, True if all are, or why this cannot be known.
+def _hash_test_rows(prepared: PreparedDataset, rule: str) -> Hashes:
+    """The digests ``(n,)`` that test rows would have as training rows and first copies under a rule.
 
-        Raises:
-            DataError: the file of its digests has changed.
-        """
-        then, now = old.split, self.prepared.split
-        if then is None or now is None or (then == now and then.rule in FIXED):
-            return True
-        if old.rows is None or not old.rows.path.is_file():
-            return "has no row digests, so it is unknown which of today's test rows it was trained on"
-        kept = read_arrays(old.rows, RESTORE)
-        if then.rule == "copies" and now.rule != "copies":
-            return "was split by the number of the copy among equal rows, which today's test rows do not have"
-        if then.column is None or (then.is_by_time and now.is_by_time and then.column == now.column):
-            known, (digests, of_row) = kept["train"], self._find_digests(then.rule)
-        elif CONTENTS in kept:
-            known, (digests, of_row) = self._find_gone(kept[CONTENTS]), self._find_digests("")
-        else:
-            return f"has no row digests without {then.column}, which today's test rows do not have"
-        return ~is_in(known, digests)[of_row]
-
-    def _find_gone(self, before: Hashes) -> Hashes:
-        """The hashes of features and target that fewer training rows have today than in ``before``, sorted, each once.
-
-        Both are sorted; under a rule without a column, no training row equals a test row.
-        """
-        rows = self.prepared.rows
-        now = read_arrays(rows, RESTORE).get(CONTENTS, NO_KEYS) if rows else NO_KEYS
-        words, counts = np.unique(before, return_counts=True)
-        return words[counts > np.searchsorted(now, words, "right") - np.searchsorted(now, words)]
-
-    def _digest_rows(self, rule: str) -> tuple[Hashes, Array]:
-        """The sorted digests that rows would have as training rows and first copies, and the place of each row's.
-
-        Without a rule they are those of features and target alone.
-        """
-        rows, recipe = read_split(self.prepared.test, self.prepared), self.prepared.recipe
-        words = rows.key
-        if rule != "copies":
-            if recipe.columns:
-                words = row_hash.hash_rows(recipe.columns, list(rows.inputs.T))
-            of_truth = row_hash.hash_inputs(rows.y_true, self.prepared.class_names)
-            of_rule = {"folders": [row_hash.hash_levels(SPLIT_NAMES)[TRAINING]], "time": [rows.key]}.get(rule, [])
-            words = row_hash.update_hashes(words, of_truth, *of_rule, *([row_hash.FIRST_COPY] if rule else []))
-        digests, of_row = np.unique(words, return_inverse=True)
-        return digests, of_row
+    By a split column they are hashes of features and target alone.
+    """
+    rows, recipe = read_split(prepared.test, prepared), prepared.recipe
+    if rule == "copies":
+        return rows.key
+    words = row_hash.hash_rows(recipe.columns, list(rows.inputs.T)) if recipe.columns else rows.key
+    truth = row_hash.hash_inputs(rows.y_true, prepared.class_names)
+    if rule == "column":
+        return row_hash.update_hashes(words, truth)
+    of_rule = {"folders": [row_hash.hash_levels(SPLIT_NAMES)[TRAINING]], "time": [rows.key]}.get(rule, [])
+    return row_hash.update_hashes(words, truth, *of_rule, row_hash.FIRST_COPY)

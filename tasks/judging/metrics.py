@@ -211,7 +211,7 @@ def _name_range(step: float, are_whole: bool, number: int) -> str:
 
 # How far a figure may be off by the chance of which rows are in the test split: the units that are resampled whole.
 # Everything that resamples test rows, or sums over them, uses these units: intervals, the gate ``baseline`` and the
-# comparison with kept versions.
+# comparison with other versions.
 
 
 def number_units(keys: Array, rule: SplitRule | None) -> Array | None:

@@ -41,12 +41,6 @@ def cross_entropy_gradient(o: Tensor, y: Tensor) -> Tensor:
     return softmax(o).scatter_(1, y.unsqueeze(1), -1, reduce="add")
 
 
-def dropout(X: Tensor, probability: float) -> Tensor:
-    """Inputs of any shape, some set to zero at random and the others scaled to keep the expectation (section 4.6)."""
-    is_left = torch.empty_like(X).bernoulli_(1 - probability)
-    return X * is_left / (1 - probability)
-
-
 class SoftmaxRegressionScratch(ScratchNetwork):
     """``o = XW + b`` (section 3.6.3) with an explicit gradient.
 
@@ -58,12 +52,11 @@ class SoftmaxRegressionScratch(ScratchNetwork):
         num_inputs: int,
         num_outputs: int,
         generator: torch.Generator,
-        dropout_probability: float = 0.0,
         loss_gradient: LossFunction = cross_entropy_gradient,
     ) -> None:
         self.W = torch.normal(0, SIGMA, (num_outputs, num_inputs), generator=generator).T
         self.b = torch.zeros(num_outputs)
-        self.dropout_probability, self.loss_gradient = dropout_probability, loss_gradient
+        self.loss_gradient = loss_gradient
 
     def __call__(self, X: Tensor) -> Tensor:
         """Scores ``(n, outputs)``."""
@@ -71,8 +64,6 @@ class SoftmaxRegressionScratch(ScratchNetwork):
 
     def backward(self, X: Tensor, y: Tensor) -> Tensor:
         """Leave the gradient of the minibatch's mean loss in the parameters; return the scores."""
-        if self.dropout_probability:
-            X = dropout(X, self.dropout_probability)
         o = self(X)
         g = self.loss_gradient(o, y).div_(len(y))
         self.W.grad = (g.T @ X.flatten(1)).T
@@ -95,13 +86,10 @@ class SoftmaxRegressionConcise(ConciseNetwork):
         num_inputs: int,
         num_outputs: int,
         generator: torch.Generator,
-        dropout_probability: float = 0.0,
         loss: LossFunction | None = None,
     ) -> None:
         super().__init__(nn.Linear(num_inputs, num_outputs), generator)
         self.net = nn.Sequential(nn.Flatten(), self.linear)
-        dropout = nn.Dropout(dropout_probability)
-        self.training_net = nn.Sequential(nn.Flatten(), dropout, self.linear) if dropout_probability else self.net
         self.loss = loss or nn.CrossEntropyLoss()
 
     def __call__(self, X: Tensor) -> Tensor:
@@ -111,7 +99,7 @@ class SoftmaxRegressionConcise(ConciseNetwork):
 
     def backward(self, X: Tensor, y: Tensor) -> Tensor:
         """Leave the gradient of the minibatch's mean loss in the parameters; return the scores."""
-        o: Tensor = self.training_net(X)
+        o = self(X)
         self.loss(o, y).backward()
         return o.detach()
 

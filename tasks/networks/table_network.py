@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from tasks.networks import metrics
 from tasks.networks.examples import DeviceExamples, Split
-from tasks.networks.softmax_regression import LossFunction, dropout
+from tasks.networks.softmax_regression import LossFunction
 from tasks.networks.training import (
     Network,
     Optimizer,
@@ -211,14 +211,12 @@ class TabularNetwork(ScratchNetwork):
     slot.
     """
 
-    def __init__(
-        self, encoding: Encoding, num_outputs: int, loss_gradient: LossFunction, dropout_probability: float
-    ) -> None:
+    def __init__(self, encoding: Encoding, num_outputs: int, loss_gradient: LossFunction) -> None:
         sizes = len(encoding.numbers), encoding.num_slots + len(encoding.frequencies)
         self.W, self.effects = (encoding.mean.new_zeros(num_outputs, size).T for size in sizes)
         self.b, self.num_slots = encoding.mean.new_zeros(num_outputs), encoding.num_slots
         self.crossed_slots = encoding.crossed_slots
-        self.loss_gradient, self.dropout_probability = loss_gradient, dropout_probability
+        self.loss_gradient = loss_gradient
         self.is_regression = num_outputs == 1
         self.measure = metrics.regression if self.is_regression else metrics.classification
 
@@ -230,8 +228,6 @@ class TabularNetwork(ScratchNetwork):
 
     def backward(self, X: Tensor, y: Tensor, category_indices: Tensor | None = None) -> Tensor:
         """Leave the gradient of the minibatch's mean loss in the parameters; return the outputs."""
-        if self.dropout_probability:
-            X = dropout(X, self.dropout_probability)
         o = self(X, category_indices)
         g = self.loss_gradient(o, y).view(len(y), -1) / len(y)
         self.W.grad = (g.T @ X).T

@@ -60,18 +60,18 @@ class Gates(ParameterModel):
     max_parameter_error: PositiveFloat = declare_field(
         0.02, "Distance from the truth of synthetic data.", Use.BOOK_LINEAR
     )
-    max_accuracy_drop: Share = declare_field(0.005, "Against any kept version.", Use.BOOK_SOFTMAX)
-    max_recall_drop: Share = declare_field(0.10, "Of any class, against any kept version.", Use.BOOK_SOFTMAX)
+    max_accuracy_drop: Share = declare_field(0.005, "Against champion and best version.", Use.BOOK_SOFTMAX)
+    max_recall_drop: Share = declare_field(0.10, "Of any class, against champion and best version.", Use.BOOK_SOFTMAX)
     max_drop_p: Share = declare_field(
         0.05,
         "A larger drop is refused if its p, corrected for versions and classes, is smaller than this.",
         Use.SOFTMAX | Use.OWN,
     )
-    max_loss_rise: Ratio = declare_field(1.05, "Test loss over the best kept version's.", Use.BOOK_LINEAR)
+    max_loss_rise: Ratio = declare_field(1.05, "Test loss over the best version's.", Use.BOOK_LINEAR)
     max_nats_rise: PositiveFloat = declare_field(
-        0.005, "Against any kept version, in nats.", Use.OWN_SOFTMAX, title="Log loss rise"
+        0.005, "Against champion and best version, in nats.", Use.OWN_SOFTMAX, title="Log loss rise"
     )
-    max_error_rise: Ratio = declare_field(1.01, "Test loss over any kept version's.", Use.TABLE_LINEAR)
+    max_error_rise: Ratio = declare_field(1.01, "Test loss over that of champion or best version.", Use.TABLE_LINEAR)
     max_latency_ms: PositiveFloat | None = declare_field(
         None, "95th percentile for one row, milliseconds.", title="Latency limit", empty=RECORDED
     )
@@ -180,7 +180,7 @@ class Search(ParameterModel):
         empty="until all trials are done",
     )
     space: tuple[str, ...] = declare_field(
-        (), "What to search: lr=0.05:1,epochs=10|20,dropout=0.", empty="what is worth searching for this model and data"
+        (), "What to search: lr=0.05:1,epochs=10|20.", empty="what is worth searching for this model and data"
     )
     runner: Runner = declare_field(Runner.THREADS, "What runs the trials.")
     dask_address: str | None = DASK_ADDRESS

@@ -108,6 +108,8 @@ class Hyperparameters(ParameterModel):
 class Training(ParameterModel):
     """How to train. Settings that are not given are the book's or, for own data, found by rules."""
 
+    removed = {"dropout": "a linear model has no units to drop: use weight_decay"}  # noqa: RUF012  (never changed)
+
     model: ModelName = declare_field(
         ModelName.SOFTMAX_REGRESSION,
         "The model to train.",
@@ -135,9 +137,6 @@ class Training(ParameterModel):
     )
     weight_decay: WeightDecay = WEIGHT_DECAY
     class_weight: ClassWeight = CLASS_WEIGHT
-    dropout: float = declare_field(
-        0.0, "Share of inputs dropped in training.", Use.SOFTMAX, is_searched=True, ge=0, lt=1
-    )
     validation: float = declare_field(0.0, "The share of training examples to hold out and watch.", ge=0, lt=1)
     patience: PositiveInt | None = declare_field(
         None, "Stop after this many epochs without a smaller validation loss.", empty="train all epochs"

@@ -170,16 +170,11 @@ def _is_of(folder: Path, name: str) -> bool:
 def find_protected(name: str) -> dict[int, str]:
     """The versions that must not be pruned, each with the reason."""
     reasons, kept = dict[int, str](), model_folder.list_versions(name)
-    for number in kept[::-1]:  # the newest comparison counts; an older manifest may be damaged without consequences
-        try:
-            best = model_folder.find_manifest(name, number).best_version
-        except DataError:
-            damaged = f"may be the best in the last comparison: version {number}, which recorded it, is damaged"
-            reasons = dict.fromkeys(kept, damaged)
-            break
-        if best:
+    try:
+        if best := model_folder.find_best_version(name):
             reasons[best] = "the best in the last comparison: without it many small losses could add up"
-            break
+    except DataError as error:
+        reasons = dict.fromkeys(kept, f"may be the best in the last comparison: {error.found}")
     oldest = datetime.now(UTC) - GRACE
     for number, moment in history.list_demotions(name).items():
         if datetime.fromisoformat(moment) > oldest:

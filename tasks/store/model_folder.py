@@ -126,7 +126,7 @@ class Lineage(RootDocument):
     code: str
     metrics: Metrics
     gates: tuple[GateVerdict, ...]
-    best_version: Number | None = None  # the best of the kept versions that it was compared with
+    best_version: Number | None = None  # the better of the versions that it was compared with
     profile: dict[str, Histogram]
     tolerances: Tolerances
 
@@ -232,6 +232,20 @@ def lost_pointer_error(name: str) -> DataError:
     """Versions are kept, but no pointer: it was lost, or the first publication was killed just before its end."""
     found, action = f"{artifact_paths.champion(name)} is missing", f"gradmill promote {name} VERSION"
     return DataError(found, f"a pointer to one of the versions of {name}", action)
+
+
+def find_best_version(name: str) -> int | None:
+    """The version that did best in the last comparison, as the newest version names it; None if none is named.
+
+    Versions that were rolled back from neither count nor name one.
+
+    Raises:
+        DataError: a manifest that may name it is damaged.
+    """
+    pointer = find_champion(name)
+    numbers = [number for number in list_versions(name) if pointer is None or number not in pointer.held]
+    named = (find_manifest(name, number).best_version for number in reversed(numbers))
+    return next((best for best in named if best in numbers), None)
 
 
 def find_manifest(name: str, number: int) -> Manifest:

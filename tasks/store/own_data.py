@@ -19,7 +19,7 @@ from tasks.machine.words import pluralize, suggest_spelling
 from tasks.parameters import Data, LearningParameters, ModelName, RetrainParameters, Use, is_name
 from tasks.parameters.data import NO_WINDOW
 from tasks.parameters.form import WORDS
-from tasks.parameters.training import SEARCHED, list_defaults
+from tasks.parameters.training import SEARCHED, Training, list_defaults
 from tasks.records import ChampionData, PreparedDataset, PublishedModel, RawDataset
 from tasks.store import artifact_paths, locks, model_folder, pointer, tuning_result, verification, verified_files
 from tasks.store.artifact_paths import ONNX
@@ -124,7 +124,9 @@ def repeat_parameters(name: str, given: dict[str, Any], with_found: bool = False
         raise UsageError(f"no model {name}", f"{' or '.join(ModelName)}, or a kept name: {kept}", to_do)
     champion = model_folder.find_manifest(name, model_folder.resolve_version(name, None))
     asked = champion.parameters.model_dump(mode="json")
-    training, data = asked["training"], asked["data"]
+    (training, ignored), data = Training.split_removed(asked["training"]), asked["data"]
+    for option, value in ignored.items():
+        print_message(f"{option} {value} of version {champion.version} is ignored: {Training.removed[option]}")
     if champion.dataset.split:
         now, path = given.get("data", {}), artifact_paths.source(name)
         if known := Source.find(path, NAME_SOURCE):
@@ -135,7 +137,7 @@ def repeat_parameters(name: str, given: dict[str, Any], with_found: bool = False
         data |= _split(name, now)
     is_tuned, found = given.get("tuned", asked["tuned"]), (asked.get("found") or {}).get("fields", ())
     if is_tuned:
-        training = _without_searched_values(name, champion, found)
+        training = _drop_searched_values(name, champion, training, found)
     elif not with_found:
         training = {field: value for field, value in training.items() if field not in found}
     parts = {"training": training, "data": data}
@@ -146,14 +148,15 @@ def repeat_parameters(name: str, given: dict[str, Any], with_found: bool = False
     return given | {"name": name, "tuned": is_tuned} | repeated
 
 
-def _without_searched_values(name: str, champion: Manifest, searched: Collection[str]) -> dict[str, Any]:
+def _drop_searched_values(
+    name: str, champion: Manifest, training: dict[str, Any], searched: Collection[str]
+) -> dict[str, Any]:
     """The champion's settings without those that its or the newest search found, and without searchable defaults."""
-    training = champion.parameters.training
-    defaults = list_defaults(training.model, champion.dataset.defaults)
+    defaults = list_defaults(champion.parameters.training.model, champion.dataset.defaults)
     searched_fields = {*searched, *tuning_result.read(name).settings}
     return {
         field: value
-        for field, value in training.model_dump(mode="json").items()
+        for field, value in training.items()
         if field not in searched_fields and (field not in SEARCHED or value != defaults[field])
     }
 

@@ -375,7 +375,7 @@ def _find_bound(gates: dict[str, GateVerdict], name: str) -> float | None:
         return None
     if against is None or against.maximum is None:
         return drawn.maximum if drawn.minimum is None else drawn.minimum
-    if drawn.minimum is not None:  # for accuracy, the drop below the best kept version is judged
+    if drawn.minimum is not None:  # for accuracy, the drop below champion or best version is judged
         return max(drawn.minimum, drawn.value + against.value - against.maximum)
     bounds = [drawn.maximum, against.maximum if math.isclose(against.value, drawn.value) else None]
     return min((bound for bound in bounds if bound is not None), default=None)

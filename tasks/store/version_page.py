@@ -50,7 +50,6 @@ SETTINGS = {
     "batch_size": "batch size",
     "lr": "lr",
     "weight_decay": "weight decay (section 4.5)",
-    "dropout": "dropout (section 4.6)",
     "class_weight": "class weight",
     "seed": "seed",
 }

@@ -21,6 +21,7 @@ from command_line import answer, assert_clear, gradmill, run
 from conftest import REPOSITORY
 from consumer import answers
 from documents import load
+from tasks.store.own_data import repeat_parameters
 
 NAME = "linear-regression"
 SOFTMAX = "softmax-regression"
@@ -83,6 +84,18 @@ def test_another_seed_is_judged_against_the_champion_of_before_and_what_was_held
     assert "of version 1)" in gate["detail"], "version 2 is held: it is compared with nothing"
     assert answer(f"promote {NAME} 2")["before"] == 3
     assert answer(f"verify {NAME}")["version"] == 2
+
+
+def test_an_option_of_then_that_was_removed_is_left_out_of_a_repeat_which_is_said(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = store / "models" / SOFTMAX / "1" / "manifest.json"
+    for value, said in ((0.0, ""), (0.5, "dropout 0.5 of version 1 is ignored: use --weight-decay")):
+        document = load(manifest)
+        document["parameters"]["training"]["dropout"] = value
+        manifest.write_text(json.dumps(document))
+        assert "dropout" not in repeat_parameters(SOFTMAX, {})["training"]
+        assert capsys.readouterr().out.startswith(said)
 
 
 # Moved and copied

@@ -135,7 +135,7 @@ def judge_beside(first: Manifest, second: Manifest) -> tuple[GateVerdict, ...]:
     prepared = PreparedDataset(**dict(second.dataset), recipe=second.recipe, raw_test=second.dataset.test)
     model = FileRef(path=path, sha256=second.files[artifact_paths.ONNX])
     bounds, defaults = Gates.model_validate(asked.get("gates", {})), "data" if second.dataset.split else "book"
-    training = Training.model_validate(Training.split_removed(asked["training"])[0] | {"defaults": defaults})
+    training = Training.model_validate(Training.drop_removed(asked["training"]) | {"defaults": defaults})
     return compare_with_published(second.name, model, prepared, bounds, training, first.version).gates
 
 

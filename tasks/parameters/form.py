@@ -176,6 +176,11 @@ class ParameterModel(BaseModel):
         default = cls.model_fields[name].default
         return "found by rule" if default is None else str(default)
 
+    @classmethod
+    def drop_removed(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Stored values without removed parameters, for whoever goes on without them."""
+        return {name: each for name, each in values.items() if name not in cls.removed}
+
     @model_validator(mode="before")
     @classmethod
     def _normalize_values(cls, values: Any) -> Any:
@@ -189,7 +194,7 @@ class ParameterModel(BaseModel):
             if values.get(name) not in (None, removed.harmless):
                 about = {"flag": spell_flag(name), "action": removed.action}
                 raise PydanticCustomError("removed", "{flag} was removed: {action}", about)
-        values = {name: each for name, each in values.items() if name not in cls.removed}
+        values = cls.drop_removed(values)
         if cls.source_field:
             values = join_source(values, cls.source_field)
         return {name: each for name, each in values.items() if each is not None}

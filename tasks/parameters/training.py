@@ -2,12 +2,12 @@
 
 import re
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from tasks.parameters.form import WORDS, ParameterModel, Use, declare_field, option_of
+from tasks.parameters.form import WORDS, ParameterModel, RemovedField, Use, declare_field, option_of
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
 FASHION_MNIST = "fashion-mnist"
@@ -108,7 +108,9 @@ class Hyperparameters(ParameterModel):
 class Training(ParameterModel):
     """How to train. Settings that are not given are the book's or, for own data, found by rules."""
 
-    removed = {"dropout": "a linear model has no units to drop: use weight_decay"}  # noqa: RUF012  (never changed)
+    removed: ClassVar[dict[str, RemovedField]] = {
+        "dropout": RemovedField(0.0, "use --weight-decay: a linear model has no units that could be dropped")
+    }
 
     model: ModelName = declare_field(
         ModelName.SOFTMAX_REGRESSION,

@@ -86,7 +86,7 @@ def refuse_nights(rows: Rows, rng: Generator) -> float:
     for night in range(NIGHTS):
         window = slice(night * ROWS_A_NIGHT, (night + WINDOW) * ROWS_A_NIGHT)
         errors = np.square(SPREAD * rows.draw(rng, count) - truth) / 2
-        opponents = {*sorted(kept)[-1:], best} - {None}
+        opponents = {max(kept), best or max(kept)} if kept else set[int]()
         versions = {number: kept[number][window] for number in sorted(opponents)}
         verdicts, found = rows.compare(errors[window], versions, truth[window], Loss.SQUARED, window.start)
         if all(verdict.passed for verdict in verdicts):

@@ -121,7 +121,7 @@ def list_opponents(name: str) -> list[int]:
     if champion is None:
         return model_folder.list_versions(name)[-1:]  # a kill came between the first version and its pointer
     best = model_folder.find_best_version(name)
-    return [champion.version, *({best} - {None, champion.version})]
+    return [champion.version] if best in (None, champion.version) else [champion.version, best]
 
 
 def judge_beside(first: Manifest, second: Manifest) -> tuple[GateVerdict, ...]:

@@ -380,7 +380,6 @@ COMMANDS = [
     "skip no-such-deployment",
     "pause no-such-deployment",
     "resume no-such-deployment",
-    "notify",
     "metrics",
     "register",
     "doctor",

@@ -25,6 +25,7 @@ TOLD = "\n".join(page.read_text() for page in PAGES)
 ELSEWHERE = {
     "events_subscriber": "tests/test_run_story.py follows a model with it",
     "new Uint8Array(784), [1, 28, 28]); // one black picture\nconst": "tests/test_docs_consumers.py, in Node",
+    "Block.load": "tests/test_operate_alerts.py sends a message with it",
     "<script type": "tests/test_docs_consumers.py, in Chromium",
     "/v2/models/": "tests/test_serve_triton.py, against a real tritonserver",
     "time.sleep(1)": "tests/test_docs_consumers.py, while the champion changes",

@@ -1,7 +1,9 @@
 """Alerts: who is told of what, through Prefect's own blocks, which speak with stand-ins on this machine."""
 
 import json
-import socket
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,15 +13,19 @@ import pytest
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.blocks.system import Secret
 
-from command_line import assert_clear, gradmill
+from command_line import typed
+from conftest import REPOSITORY
 from duty import Duty
-from flows.cli import operate, schedule
+from fenced_blocks import blocks
+from flows.cli import schedule
 from flows.server import alerts, api, deployments, registration
 from flows.server.connection import use_api
+from flows.server.status import describe
 from http_stand_ins import endpoint
 from prefect_api import eventually
 from prefect_ui import Server
-from tasks.errors import EnvironmentProblem, UsageError
+from tasks.errors import UsageError
+from tasks.store import state
 
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")  # of apprise's plugins
 OVERDUE = {"gradmill: notify of softmax-nightly without success", "gradmill: notify of linear-weekly without success"}
@@ -78,12 +84,11 @@ def test_a_registration_without_a_block_leaves_alerts_and_none_removes_them(
     assert not on_server(bare)[off]["enabled"]
     webhook("http://127.0.0.1:9/", "second")
     registered(monkeypatch, "custom-webhook/second")
-    assert str(operate.notify().text).splitlines()[0] == "alerts go to custom-webhook/second"
+    found = describe(state.read())
+    assert (found.alerts, found.alerts_off) == ("custom-webhook/second", ["drift"])
     registered(monkeypatch, "none")
     assert not on_server(bare)
-    assert operate.notify()[1] == f"no alerts: {alerts.MAKE_ONE}"
-    with pytest.raises(UsageError, match="no alerts"):
-        operate.notify(test=True)
+    assert f"alerts      none: {alerts.MAKE_ONE}"[:70] in typed("status").stdout
 
 
 @pytest.mark.slow
@@ -129,41 +134,22 @@ def test_a_block_that_notifies_nobody_and_alerts_that_are_off_are_told(
     registered(monkeypatch, "custom-webhook/on-duty")
     for each in on_server(bare).values():
         bare.api.patch(f"/automations/{each['id']}", json={"enabled": False}).raise_for_status()
-    assert operate.notify()[0]["block"] is None
-    with pytest.raises(UsageError, match="no alerts that are on"):
-        operate.notify(test=True)
+    found = describe(state.read())
+    assert (found.alerts, len(found.alerts_off)) == (None, len(ALWAYS | OVERDUE))
 
 
 @pytest.mark.slow
-def test_a_test_word_is_taken_by_a_webhook_or_said_to_be_refused(bare: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    with endpoint() as service, socket.create_server(("127.0.0.1", 0)) as silent:
-        webhook(f"{service.url}/hooks/token")
-        registered(monkeypatch, "custom-webhook/on-duty")
-        assert operate.notify(test=True)[1] == "custom-webhook/on-duty has accepted a test"
-        assert service.received == [{"title": "gradmill: a test", "text": alerts.BODY}]
+@pytest.mark.usefixtures("bare")
+def test_the_test_message_of_the_docs_arrives_or_fails(prefect_api: str) -> None:
+    (code,) = (block.text for block in blocks(REPOSITORY / "docs" / "on-duty.md") if "Block.load" in block.text)
+    command = [sys.executable, "-c", code.replace("slack-webhook/on-duty", "custom-webhook/on-duty")]
+    environment = os.environ | {"PREFECT_API_URL": prefect_api}
+    with endpoint() as service:
+        webhook(service.url)
+        subprocess.run(command, env=environment, check=True, timeout=120)
+        assert service.received == [{"title": "gradmill: a test", "text": "Alerts arrive here."}]
         service.status[0] = 503
-        for seconds, url, reason in (
-            (alerts.TRY_SECONDS, service.url, "HTTP 503"),  # its address is a secret
-            (0.5, f"http://127.0.0.1:{silent.getsockname()[1]}/", "no answer in time"),
-        ):
-            monkeypatch.setattr(alerts, "TRY_SECONDS", seconds)
-            webhook(url)
-            with pytest.raises(EnvironmentProblem) as refused:
-                operate.notify(test=True)
-            assert refused.value.found == f"custom-webhook/on-duty rejected the message: {reason}"
-
-
-@pytest.mark.slow  # a command
-def test_a_host_that_is_not_there_is_said_by_the_command_without_a_word_of_prefects(
-    bare: Server, prefect_api: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    webhook("http://127.0.0.1:9/")
-    registered(monkeypatch, "custom-webhook/on-duty")
-    monkeypatch.setenv("PREFECT_API_URL", prefect_api)
-    monkeypatch.setenv("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO")
-    told = gradmill("notify", "--test")
-    assert_clear(told, 1)
-    assert told.stderr.startswith("gradmill: custom-webhook/on-duty rejected the message: ConnectError")
+        assert subprocess.run(command, env=environment, capture_output=True, timeout=120).returncode == 1
 
 
 @pytest.mark.slow  # a running gradmill up

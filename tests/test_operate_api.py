@@ -18,11 +18,9 @@ from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_API_URL, tempo
 from command_line import assert_clear, gradmill
 from conftest import REPOSITORY
 from duty import free_port
-from flows import doctor
 from flows.server import api, prefect_server
 from http_stand_ins import Answer, answered, played
 from tasks.errors import EnvironmentProblem
-from tasks.parameters import Device
 
 NAME = "linear-regression"
 OURS = json.dumps(prefect.__version__).encode()
@@ -103,19 +101,6 @@ def test_commands_end_in_time_whatever_the_api_does(monkeypatch: pytest.MonkeyPa
             done = gradmill(*command.split(), timeout=LONG / 5)
         assert_clear(done, 1)
         assert "did not finish within 2 s" in done.stderr
-
-
-@pytest.mark.parametrize(("version", "verdict"), [("3.0.0", "note"), ("3.999.0", "ok")])
-def test_doctor_notes_a_server_that_is_older(version: str, verdict: str) -> None:
-    bodies = {"version": json.dumps(version).encode(), "filter": b"[]"}
-
-    def answer(handler: BaseHTTPRequestHandler) -> None:
-        body = bodies.get(handler.path.rpartition("/")[2])
-        answered(200 if body else 404, body or b"{}")(handler)
-
-    with played(answer, "/api") as url, temporary_settings({PREFECT_API_URL: url}):
-        found = doctor.check_prefect_api(Device.AUTO)
-    assert (found.status.value, f"Prefect {version}" in found.found) == (verdict, True)
 
 
 # The composed stack's server, whose credential everything needs

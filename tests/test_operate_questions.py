@@ -102,7 +102,7 @@ def test_each_question_is_answered_at_most_three_clicks_from_our_own_page(walk: 
         tab.goto(link)
         tab.get_by_role("heading", name="Models").wait_for()
         row(tab, "version 1", "frozen; version 2 held; DRIFT")
-        shows(tab, re.compile(": online, last seen"), "gradmill notify")
+        shows(tab, re.compile(": online, last seen"), "GRADMILL_NOTIFY=TYPE/NAME gradmill register")
         overview = follow(enter(), NAME)
         row(overview, "rolled back", "2 → 1", REASON)
         row(overview, "frozen", "1, frozen", UNTIL)

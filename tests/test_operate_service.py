@@ -3,7 +3,6 @@
 import fcntl
 import json
 import os
-import shutil
 import socket
 import stat
 import subprocess
@@ -157,35 +156,6 @@ def test_a_command_elsewhere_does_not_take_up_for_its_own(duty: Duty, tmp_path: 
     duty.does("status", "--artifacts", str(duty.artifacts), GRADMILL_ARTIFACTS="")
     refused = duty.gradmill("status", PREFECT_API_URL=f"{duty.ui}/api", PREFECT_API_AUTH_STRING="me:wrong")
     assert_clear(refused, 1, "wants credentials")
-
-
-@pytest.mark.slow
-def test_up_says_that_its_code_has_changed_and_a_run_what_is_wrong_with_its_syntax(tmp_path: Path) -> None:
-    for folder in ("flows", "gradmill", "tasks"):
-        shutil.copytree(REPOSITORY / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(REPOSITORY / "prefect.yaml", tmp_path)
-    duty = Duty(tmp_path / "artifacts", own_database() | {"PYTHONPATH": str(tmp_path)})
-
-    def attention() -> str:
-        return str(json.loads(duty.does("status", "--json"))["attention"])
-
-    try:
-        assert "code" not in attention()
-        changed = tmp_path / "flows" / "predict.py"
-        changed.write_text(f"{changed.read_text()}# nothing\n")
-        assert "the code has changed since gradmill up started" in attention()
-        told = "code        the code has changed"
-        eventually(lambda: told in (tmp_path / "up.log").read_text(), 120, "it is said", 1)
-        changed.write_text("def (\n")
-        assert f"no run can start: {changed}, line 1" in attention()
-        ended = duty.ended(duty.trigger("predict-daily"))
-        assert ended["state_type"] in ("FAILED", "CRASHED")
-        said = f"{ended['state']['message']} {[each['message'] for each in duty.logs(ended['id'])]}"
-        assert f'File "{changed}", line 1' in said
-        assert "SyntaxError" in said
-    finally:
-        duty.kill()
-        duty.api.close()
 
 
 # A temporary server that hangs costs its run its deadline and others no more; children end with their parent

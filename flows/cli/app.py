@@ -29,7 +29,7 @@ PANELS: dict[str, tuple[Callable[..., Any], ...]] = {
     ),
     "Schedule and watch": (
         operate.up, operate.status, schedule.schedule, schedule.unschedule, operate.trigger, schedule.skip,
-        schedule.pause, schedule.resume, operate.notify, operate.metrics, operate.register,
+        schedule.pause, schedule.resume, operate.metrics, operate.register,
     ),
     "Machine, disk and copies": (operate.doctor, copies.maintain, copies.mirror, copies.backup, copies.restore),
 }  # fmt: skip

@@ -48,7 +48,7 @@ REFUSALS = {
     errno.EEXIST: NO_FOLDER,
     errno.EISDIR: ("a file of that name, and not a folder", f"move the folder away, {ELSEWHERE}"),
     errno.ELOOP: ("a path whose symbolic links come to an end", "remove the link that leads back to itself"),
-    errno.ENOLCK: ("a file system with locks", f"see gradmill doctor, {ELSEWHERE}"),
+    errno.ENOLCK: ("a file system with locks, such as a local disk or NFSv4", f"use one, {ELSEWHERE}"),
     errno.EIO: DISK,
     errno.ESTALE: DISK,
     errno.ENOMEM: ("enough memory", "end other programs, or give fewer --workers and a smaller --batch-size"),

@@ -1,4 +1,4 @@
-"""``gradmill up``, ``register``, ``notify``, ``trigger``, ``status``, ``metrics`` and ``doctor``."""
+"""``gradmill up``, ``register``, ``trigger``, ``status``, ``metrics`` and ``doctor``."""
 
 import functools
 import json
@@ -74,11 +74,9 @@ def up(
 
 def _describe_operation(running: "Operation") -> tuple[dict[str, Any], str]:
     """Addresses, how to sign in, and the next runs; the overviews that it lists are written first."""
-    from flows.server import api, deployments, overviews, registration, session
+    from flows.server import api, deployments, overviews, session
 
-    idle, upcoming = deployments.list_idle(registration.POOL), deployments.next_runs()
-    for name, why in idle:
-        typer.echo(f"idle        {name}: {why}", err=True)
+    upcoming = deployments.next_runs()
     overviews.write_all()
     with api.client() as client:
         pages = api.find_overviews(client, model_folder.list_names())
@@ -107,7 +105,6 @@ def _describe_operation(running: "Operation") -> tuple[dict[str, Any], str]:
         "credential": kept if running.credential else None,
         "overviews": pages,
         "next": [{"deployment": name, "at": moment.isoformat()} for moment, name in upcoming],
-        "idle": [{"deployment": name, "reason": why} for name, why in idle],
     }
     return document, "\n".join([*lines, HOW_IT_ENDS])
 
@@ -138,26 +135,6 @@ def register(
 
         registered = registration.register(strictly=True, reset=reset or ())
     return Answer({"deployments": registered}, f"registered: {', '.join(registered)}")
-
-
-def notify(
-    test: Annotated[bool, typer.Option("--test", help="Send one now, and say whether it was accepted.")] = False,
-) -> Answer:
-    """Show where alerts go and what they are sent for; GRADMILL_NOTIFY=TYPE/NAME gradmill register turns them on.
-
-    Example: [bold]gradmill notify --test[/]
-    """
-    with on_server():
-        from flows.server import alerts, api
-
-        with api.client() as client:
-            block, found = alerts.find_receiver(client), alerts.list_alerts(client)
-            sent = alerts.send_test(client) if test else None
-    listed = [{"name": each.name, "on": each.enabled} for each in found]
-    lines = [f"alerts go to {block}" if block else f"no alerts: {alerts.MAKE_ONE}"]
-    lines += [f"{'on ' if each.enabled else 'off'} {each.name}" for each in found]
-    text = f"{sent} has accepted a test" if sent else "\n".join(lines)
-    return Answer({"block": block, "accepted": sent is not None if test else None, "alerts": listed}, text)
 
 
 def trigger(
@@ -329,8 +306,11 @@ def _print_models(status: "Status") -> None:
 
 
 def _print_server(status: "Status") -> None:
+    from flows.server.alerts import MAKE_ONE
+
     print_fact("server", f"{status.api_url}; every time here is {status.timezone}")
-    print_fact("alerts", status.alerts or "none: see gradmill notify")
+    off = f"; off: {', '.join(status.alerts_off)}" if status.alerts_off else ""
+    print_fact("alerts", f"{status.alerts or f'none: {MAKE_ONE}'}{off}")
     for worker in status.workers:
         seen = f", last seen {worker.last_heartbeat:%Y-%m-%d %H:%M}" if worker.last_heartbeat else ""
         print_fact("worker", f"{worker.name}: {worker.status.lower()}{seen}")

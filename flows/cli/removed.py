@@ -16,6 +16,7 @@ from tasks.parameters.form import ParameterModel, spell_flag
 
 COMMANDS: dict[str, str] = {
     "bench": "run python -m benchmarks in a checkout",
+    "notify": "see gradmill status, which shows where alerts go; docs/on-duty.md has how to send a test message",
 }
 OPTIONS: dict[tuple[str, str], str] = {  # by the command that had them
     ("backup", "--replace"): "leave it out: a backup replaces nothing, and --keep N removes old ones",

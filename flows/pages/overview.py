@@ -241,7 +241,6 @@ def _list_commands(facts: NameState) -> Iterator[tuple[str, Text]]:
         yield "other settings, for good", Code("gradmill schedule DEPLOYMENT --param training.lr=0.1")
     else:
         yield "retrain it every night", Code(f"gradmill schedule {facts.name} --cron '0 3 * * *'")
-    yield "does an alert arrive", Code("gradmill notify --test")
     yield "if this machine dies", (Code("gradmill backup DIR"), " here, ", Code("gradmill restore DIR"), " on another")
     yield "figures for Prometheus", Code("gradmill metrics")
 

@@ -5,7 +5,6 @@ no longer matches it, and is left alone. GRADMILL_NOTIFY names the block of the 
 without it they are kept, so that nobody loses them by an ``up`` in another shell.
 """
 
-import asyncio
 import hashlib
 import json
 import re
@@ -18,8 +17,6 @@ from typing import Any
 from uuid import UUID
 
 import yaml
-from httpx import HTTPStatusError, TimeoutException
-from prefect.blocks.core import Block
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import BlockDocument
 from prefect.events.actions import SendNotification
@@ -28,7 +25,7 @@ from prefect.exceptions import ObjectNotFound
 
 from flows.server import deployments
 from flows.tags import LOST_SLOT
-from tasks.errors import EnvironmentProblem, UsageError
+from tasks.errors import UsageError
 from tasks.machine.settings import Settings
 
 FILE = Path(__file__).with_name("automations.yaml")
@@ -43,8 +40,6 @@ AFTER = re.compile(r"(?:notify-after:|Of )([\d.e+]+)(?:$| hours \(GRADMILL_NOTIF
 GENERAL_ALERTS = ("notify_of_runs", "notify_of_lost_runs", "notify_of_drift", "notify_of_disk")
 RETRAINED_BY = {"softmax-regression": "softmax-nightly", "linear-regression": "linear-weekly"}
 NONE = "none"
-TRY_SECONDS = 20.0
-BODY = "This is gradmill notify --test: alerts arrive here."
 MAKE_ONE = (
     "make a notification block in the UI, then run GRADMILL_NOTIFY=TYPE/NAME gradmill register, with TYPE/NAME such as "
     "slack-webhook/duty"
@@ -159,40 +154,9 @@ def find_receiver(client: SyncPrefectClient) -> str | None:
     return _slug(block) if (block := _read_goal(client)) else None
 
 
-def send_test(client: SyncPrefectClient) -> str:
-    """Send a test message to where alerts go, which may take time; return the block's type and name.
-
-    Raises:
-        UsageError: no alert is on, or their block was removed.
-        EnvironmentProblem: the message was not accepted, or not within ``TRY_SECONDS``.
-    """
-    if (document := _read_goal(client)) is None:
-        raise UsageError("no alerts that are on, with a block to send them", "a notification block", MAKE_ONE)
-    slug = _slug(document)
-    try:
-        asyncio.run(asyncio.wait_for(_send(document.id), TRY_SECONDS))
-    except Exception as error:
-        found = f"{slug} rejected the message: {_reason(error)}"
-        raise EnvironmentProblem(
-            found, "an answer that says that it is accepted", "correct the block in the UI"
-        ) from error
-    return slug
-
-
-async def _send(block: UUID) -> None:
-    loaded: Any = await Block.aload_from_ref(block)
-    with loaded.raise_on_failure():
-        await loaded.notify(subject="gradmill: a test", body=BODY)
-
-
-def _reason(error: Exception) -> str:
-    """The reason of an error, without addresses: that of a webhook is a secret."""
-    if isinstance(error, HTTPStatusError):
-        return f"HTTP {error.response.status_code}"
-    if isinstance(error, TimeoutError | TimeoutException):
-        return "no answer in time"
-    told = getattr(error, "log", "") or f"{type(error).__name__}: {error}"
-    return re.sub(r"https?://\S+", "its address", told)
+def list_off(client: SyncPrefectClient) -> list[str]:
+    """What the alerts that somebody has switched off are sent for."""
+    return [each.name.removeprefix(NOTIFY) for each in list_alerts(client) if not each.enabled]
 
 
 def _find_block(client: SyncPrefectClient, slug: str, strictly: bool) -> UUID | None:

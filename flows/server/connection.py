@@ -1,9 +1,7 @@
 """The connection to a Prefect API: the user's, gradmill up's, or a temporary server's; and the events sent to it."""
 
-import ast
 import fcntl
 import gc
-import hashlib
 import importlib
 import logging
 import os
@@ -57,41 +55,12 @@ class Service(Document):
     host: str | None = None  # the host, if the address would mean another machine elsewhere
     joined: bool = False  # the server is not ``up``'s own
     own_credential: bool = False  # the server requires the one in ``artifact_paths.credential()``
-    code: str | None = None  # the digest of our Python files at its start
 
 
 def make_service(api_url: str, **more: bool) -> Service:
     """The service at ``api_url``, as seen from this machine."""
     host = socket.gethostname() if urlsplit(api_url).hostname in LOOPBACK else None
-    return Service(api_url=api_url.rstrip("/"), host=host, code=digest_code(), **more)
-
-
-def digest_code() -> str:
-    """SHA-256 of our Python files, as runs that start now import them."""
-    return hashlib.sha256(b"".join(content for _, content in _read_code())).hexdigest()
-
-
-def describe_code(before: str | None) -> str | None:
-    """The message if the code no longer has this digest, including its first syntax error."""
-    if before in (None, digest_code()):
-        return None
-    for path, content in _read_code():
-        try:
-            ast.parse(content)
-        except (SyntaxError, ValueError) as error:
-            line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
-            return f"no run can start: {path}{line}: {error.args[0]}"
-    return (
-        "the code has changed since gradmill up started: runs use the new code; gradmill up itself does so once it is "
-        "restarted"
-    )
-
-
-def _read_code() -> Iterator[tuple[Path, bytes]]:
-    root = Path(__file__).parents[2]
-    for path in sorted(each for package in ("flows", "gradmill", "tasks") for each in (root / package).rglob("*.py")):
-        with suppress(OSError):  # an editor is replacing it
-            yield path, path.read_bytes()
+    return Service(api_url=api_url.rstrip("/"), host=host, **more)
 
 
 def find_credential() -> tuple[str, bool]:

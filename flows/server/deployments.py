@@ -26,7 +26,7 @@ from prefect.utilities.urls import url_for
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from flows.server import api
-from flows.tags import QUEUED, REFUSED, SKIPPED, TAG, UNSCHEDULED
+from flows.tags import QUEUED, REFUSED, SKIPPED, TAG
 from tasks.errors import EnvironmentProblem, GateFailed, GradmillError, UsageError, without_credentials
 from tasks.machine.words import suggest_spelling
 from tasks.parameters import (
@@ -161,22 +161,6 @@ def _plan_dates(schedule: str, most: int = 1, start: datetime | None = None) -> 
         return []
 
 
-def why_idle(deployment: DeploymentResponse) -> str | None:
-    """Why a deployment will start no run by itself; None if it will, or is not supposed to."""
-    if deployment.paused:
-        return "paused"
-    return None if _list_active(deployment) or UNSCHEDULED in deployment.tags else "no active schedule"
-
-
-def list_idle(pool: str) -> list[tuple[str, str]]:
-    """Deployments that will start no run by themselves, and why; before them the work pool, if it is paused."""
-    with api.client() as client:
-        found = [(each.name, why) for each in list_deployments(client) if (why := why_idle(each))]
-        if client.read_work_pool(pool).is_paused:
-            found.insert(0, (f"work pool {pool}", "paused, so no run begins"))
-    return found
-
-
 def next_runs() -> list[tuple[datetime, str]]:
     """When each deployment runs next (UTC), soonest first: as planned or, on a new server, as it will be planned."""
     found = []
@@ -296,7 +280,7 @@ def skip(deployment: str) -> tuple[datetime, datetime | None]:
         is_on = bool(_list_active(known)) and not known.paused
         planned = _plan_runs(client, known) if is_on else []
         if not planned:
-            reason = "none is planned" if is_on else why_idle(known) or "no active schedule"
+            reason = "none is planned" if is_on else "paused" if known.paused else "no active schedule"
             raise UsageError(f"{deployment} has no upcoming run: {reason}", "a schedule", "see gradmill status")
         if not leave_out(client, planned[0], f"left out by gradmill skip {deployment}"):
             raise EnvironmentProblem(f"the run {planned[0].name} has begun", "one that waits", "cancel it in the UI")

@@ -3,26 +3,16 @@
 import io
 import os
 import sys
-import time
-from collections.abc import Callable
 from contextlib import redirect_stderr, suppress
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from tasks.errors import EnvironmentProblem, UsageError, without_credentials
+from tasks.errors import EnvironmentProblem, UsageError
 from tasks.machine.settings import Settings
 from tasks.store import artifact_paths
 
-SERIALIZER = "PREFECT_RESULTS_DEFAULT_SERIALIZER"
-TIMEOUT = "PREFECT_API_REQUEST_TIMEOUT"
-MOST_SECONDS = 1e9
-NETWORK = {"http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir"}
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-NUMPYS: dict[str, tuple[Callable[[str], object], str]] = {  # read as numbers when numpy is imported
-    "NUMPY_MADVISE_HUGEPAGE": (int, "0 or 1"),
-    "SOURCE_DATE_EPOCH": (lambda text: time.gmtime(int(text)), "seconds since 1970, a whole number"),
-}
 
 
 def require() -> None:
@@ -38,11 +28,6 @@ def require() -> None:
         first = error.errors()[0]
         variable = f"GRADMILL_{'_'.join(map(str, first['loc']))}".upper()
         raise _unusable_setting(variable, first["msg"].removeprefix("Input should be ").split(",")[0]) from error
-    for variable, (made, expected) in NUMPYS.items():
-        try:
-            made(os.environ.get(variable, "0"))
-        except (ValueError, OverflowError, OSError) as error:
-            raise _unusable_setting(variable, expected) from error
     _require_artifacts()
     settle_prefect()
 
@@ -83,7 +68,7 @@ def hush_prefect() -> None:
 
 
 def require_prefect() -> None:
-    """Check Prefect's settings, of which it would print the invalid ones at every import, and those of httpx.
+    """Check Prefect's settings, of which it would print the invalid ones at every import.
 
     Raises:
         UsageError: a variable (or a profile) has an invalid value; the message names it.
@@ -93,7 +78,7 @@ def require_prefect() -> None:
         with redirect_stderr(told):
             import prefect.settings
 
-            settings = prefect.settings.get_current_settings()
+            prefect.settings.get_current_settings()
     except ValidationError as error:
         first = error.errors()[0]
         value = str(first["input"]).lower()
@@ -101,24 +86,6 @@ def require_prefect() -> None:
         setting = ".".join([error.title, *map(str, first["loc"])])
         name = next(names, f"{setting} of your Prefect profile")
         raise _unusable_setting(name, first["msg"].removeprefix("Input should be ")) from error
-    if not 0 < settings.api.request_timeout < MOST_SECONDS:  # no timer accepts it
-        raise _unusable_setting(TIMEOUT, "a number of seconds above 0")
-    if (serializer := settings.results.default_serializer) != "pickle":  # looked up when the first flow is imported
-        from prefect.serializers import Serializer
-
-        try:
-            Serializer(type=serializer)
-        except ValidationError as error:
-            raise _unusable_setting(SERIALIZER, "pickle, json or another serializer of Prefect's") from error
-    import httpx
-
-    try:
-        httpx.Client().close()  # opens every proxy of the environment, and reads the certificates
-    except (ValueError, ImportError, OSError, httpx.InvalidURL) as error:
-        given = [f"{name}={os.environ[name]}" for name in os.environ if name.lower() in NETWORK]
-        found = f"the network's settings cannot be used: {type(error).__name__}: {error} ({', '.join(given)})"
-        expected = "proxies as http://host:port, comma-separated hosts in NO_PROXY, a file of certificates (PEM)"
-        raise UsageError(without_credentials(found), expected, "correct the one that is wrong, or unset it") from error
     sys.stderr.write(told.getvalue())
 
 

@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
 from flows.pages.overview import draw_overview, tabulate_names
-from flows.server import api, overviews, registration
+from flows.server import alerts, api, overviews, registration
 from flows.server import status as server_status
 from flows.server.session import PLACE, respond
 from flows.server.status import Status
@@ -91,7 +91,8 @@ def _list_operation(status: Status) -> Iterator[tuple[str, Text]]:
     for run in status.queued:
         yield "waiting", f"{run.name}: {run.reason}"
     if status.api_url:
-        yield "alerts", f"go to {status.alerts}" if status.alerts else ("go nowhere: see ", Code("gradmill notify"))
+        off = f"; off: {', '.join(status.alerts_off)}" if status.alerts_off else ""
+        yield "alerts", f"{f'go to {status.alerts}' if status.alerts else f'go nowhere: {alerts.MAKE_ONE}'}{off}"
     if status.mirror:
         yield "mirror", status.mirror
     yield "disk", f"{status.artifacts}: {status.free / 2**30:.1f} GiB free ({status.free / status.total:.0%})"

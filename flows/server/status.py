@@ -19,7 +19,7 @@ from flows.server import alerts, api, connection, deployments, registration
 from flows.server.deployments import LATE
 from flows.server.registration import POOL
 from flows.tags import DRIFT_TAG, LOST_SLOT, MODEL_TAG, QUEUED, VERDICT_TAG
-from tasks.errors import DataError, without_credentials
+from tasks.errors import without_credentials
 from tasks.store import artifact_paths, folders
 from tasks.store.state import NameState, StoreState
 
@@ -119,6 +119,7 @@ class Status(BaseModel):
     workers: list[Worker] = []
     pool_paused: bool = False
     alerts: str | None = None  # the block that they are sent to
+    alerts_off: list[str] = []  # those that somebody has switched off
     attention: list[str] = []
 
 
@@ -192,7 +193,8 @@ def describe(state: StoreState, name: str | None = None) -> Status:
             reason = "waits for another run of its deployment" if run.state_name == QUEUED else reason
             which = StuckRun(name=run.name, id=str(run.id), state=run.state_name or "unknown", reason=reason or UNTAKEN)
             (status.queued if reason else status.stuck).append(which)
-        status.api_url, status.alerts = without_credentials(str(client.api_url)), alerts.find_receiver(client)
+        status.api_url = without_credentials(str(client.api_url))
+        status.alerts, status.alerts_off = alerts.find_receiver(client), alerts.list_off(client)
         known = [each for each in deployments.list_deployments(client) if is_asked(each)]
         status.deployments = list(_describe_deployments(client, state, known))
     status.attention.extend(_list_needs(status))
@@ -219,10 +221,6 @@ def _list_needs(status: Status) -> Iterator[str]:
         yield f"the work pool {POOL} is paused: no run begins until somebody resumes it"
     if not any(worker.status in (ONLINE, STARTING) for worker in status.workers):
         yield f"no worker is online: run gradmill up, or prefect worker start --pool {POOL}"
-    with suppress(DataError):
-        service = connection.find_service(quietly=True)
-        if service and (changed := connection.describe_code(service.code)):
-            yield changed
     for run in status.stuck:
         yield f"stuck: {run.name} ({run.state}): {run.reason}"
     for each in status.deployments:

@@ -45,7 +45,7 @@ SERVER_ENVIRONMENT = prefect_server.ENVIRONMENT | {
 }
 LASTING_SECONDS = 20.0  # a child that ends sooner is not restarted
 ANSWER_SECONDS = 5.0  # for a server's answer during shutdown, which has ten seconds in all
-LOOK_SECONDS = 15.0  # between two requests to the server, and two checks of the code
+LOOK_SECONDS = 15.0  # between two requests to the server
 QUIET = timedelta(minutes=1)  # during which a run that has released its folder may still write its pages
 AGO = timedelta(minutes=10)  # tolerance, since the clocks of server and runs differ
 DIED = ("CRASHED", "CANCELLED")  # set by a worker, the automation for lost heartbeats, or a person
@@ -263,14 +263,13 @@ def crash_runs_on_end() -> Iterator[None]:
 
 
 class PeriodicChecks:
-    """Periodic checks: requested pages, runs that have ended or died, due runs, and changes of the code.
+    """Periodic checks: requested pages, runs that have ended or died, and due runs.
 
-    Only ``gradmill up`` checks the code, marks runs and skips superseded ones; elsewhere ``is_up`` is false.
+    Only ``gradmill up`` marks runs and skips superseded ones; elsewhere ``is_up`` is false.
     """
 
     def __init__(self, is_up: bool = True) -> None:
         self._is_up, self._begun, self._next, self._next_pages = is_up, datetime.now(UTC), 0.0, 0.0
-        self._code = self._first_code = connection.digest_code()
         self._known = set[UUID]()  # ids of states, since a retry may die too
 
     def run_due_checks(self) -> None:
@@ -284,10 +283,6 @@ class PeriodicChecks:
                     suppress(EnvironmentProblem),
                 ):
                     self._check_runs()
-            if self._is_up and (code := connection.digest_code()) != self._code:
-                self._code = code
-                if told := connection.describe_code(self._first_code):
-                    print(f"code        {told}", file=sys.stderr)
         if now >= self._next_pages and overviews.write_asked():
             self._next_pages = now + LOOK_SECONDS
 

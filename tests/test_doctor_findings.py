@@ -157,6 +157,16 @@ def test_anything_but_exactly_one_whole_onnxruntime_is_a_problem(
 
 
 @pytest.mark.slow
+def test_a_package_that_gradmill_requires_and_lacks_is_a_problem_and_one_that_others_lack_a_note(
+    tmp_path: Path,
+) -> None:
+    for name, lacking, status in (("ours", "prometheus_client-", "problem"), ("theirs", "coolname-", "note")):
+        check = Doctor(command=environment_without(tmp_path / name, *TRAINING, lacking)).checks["packages"]
+        words = f"requires {lacking.rstrip('-').replace('_', '-')}, which is not installed"
+        assert (check["status"], words in check["found"]) == (status, True)
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(HAS_GPU or COMPILER is None, reason="a GPU is here, or no C compiler to stand in for the driver")
 def test_a_gpu_that_nothing_runs_on_is_named_and_is_a_problem_only_where_cuda_is_asked_for(
     prediction: list[str], driver: str

@@ -220,7 +220,9 @@ PROBLEMS: dict[str, tuple[str, dict[str, str], dict[str, int], str]] = {
         "--debug", {"PREFECT_API_URL": "http://me:s3c@ret@127.0.0.1:1/api"}, {"server": 1},
         "no Prefect server answers at http://127.0.0.1:1/api",
     ),
-    "a setting that cannot be": ("", {"GRADMILL_TIME_LIMIT": "perhaps"}, {"folders": 1, "server": 1}, "GRADMILL_TIME_LIMIT=perhaps"),
+    "a setting that cannot be": (
+        "", {"GRADMILL_TIME_LIMIT": "perhaps"}, {"folders": 1, "server": 1}, "GRADMILL_TIME_LIMIT=perhaps",
+    ),
     "no GPU": ("--device cuda", {}, {"gpu": 5}, "NVIDIA driver"),
 }  # fmt: skip
 

@@ -36,7 +36,8 @@ def test_every_query_names_figures_that_there_are() -> None:
         assert named, query
         assert {*named} <= HELP.keys(), query
     listed = [each["query"] for each in DASHBOARD["templating"]["list"] if each["type"] == "query"]
-    assert listed == ["label_values(gradmill_runs, name)"]
+    assert {*re.findall(r"gradmill_(\w+)", *listed)} <= HELP.keys()
+    assert {figure for query in (*ASKED, *FIRED) for figure in re.findall(r"gradmill_(\w+)", query)} == HELP.keys()
 
 
 @needs_promtool
@@ -58,6 +59,7 @@ WELL = {
     f"last_prediction_rejected_rows{{{NAME}}}": "10x600",
     f"last_prediction_drift{{{NAME}}}": "0x600",
     f"last_prediction_worse{{{NAME}}}": "0x600",
+    f"mirror_behind{{{NAME}}}": "0x600",
     "disk_size_bytes{}": "100x600",
     "disk_free_bytes{}": "10x600",
     "damaged_documents{}": "0x600",
@@ -79,6 +81,7 @@ WELL = {
         ({"last_prediction_rejected_rows": "11x600"}, 1, "GradmillRejects"),
         ({"frozen": "1x600", "last_success_timestamp_seconds": "0+600x600"}, 71, None),
         ({"frozen": "1x600", "last_success_timestamp_seconds": "0+600x600"}, 73, "GradmillFrozen"),
+        ({"mirror_behind": "1x600"}, 2, "GradmillMirrorBehind"),
         ({"disk_free_bytes": "9x600"}, 1, "GradmillDiskLow"),
         ({"damaged_documents": "1x600"}, 1, "GradmillDamaged"),
     ],

@@ -190,9 +190,7 @@ def test_a_job_counts_wherever_it_writes_and_its_figures_are_kept_without_its_pa
     assert not faults
     assert pages[1].startswith(f"# {drift}")
     figures = typed("metrics").stdout
-    assert drift in " ".join(figures.split())
     assert f'gradmill_last_prediction_drift{{name="{NAME}"}} 1.0' in figures
-    assert f'gradmill_prediction_jobs{{name="{NAME}",status="done"}} 3.0' in figures
     assert "DRIFT in the prediction of " in format_headline(state.read_name(NAME))
     kept = {path.name: path for path in (artifact_paths.all_predictions() / ".done-elsewhere").iterdir()}
     assert kept.keys() == {f"{NAME}.input.json", f"{NAME}.test.json"}

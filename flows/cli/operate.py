@@ -391,7 +391,6 @@ def _collect_metrics(output: Path | None) -> Answer:
 
     found = state.read(newest=RUNS)
     collector = StoreCollector(found)
-    collector.measure()
     text = generate_latest(collector).decode()
     if output:
         atomic.write_bytes(output, text.encode())

@@ -6,7 +6,6 @@ A document that cannot be read becomes a ``Fault``, which hides nothing else.
 import heapq
 import math
 import os
-from collections import Counter
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
@@ -76,13 +75,11 @@ class NameState:
     pointer: ChampionPointer | None = None
     numbers: Sequence[int] = ()  # of all kept versions
     versions: list[KeptVersion] = field(default_factory=list)  # those whose manifest can be read
-    highest: int | None = None  # the highest number ever given; None: it cannot be read
     changes: Sequence[Change] = ()
     runs: list[RunSummary] = field(default_factory=list)  # its retrains
     report: DataReport | None = None  # on the data of the last finished run
     jobs: list[Job] = field(default_factory=list)  # the newest finished ones
     last_job: Job | None = None  # the last on a user's input: each retrain also predicts its own test split
-    num_jobs: Counter[str] = field(default_factory=Counter)  # by status
     source: str | None = None  # of own data
     files: dict[int, Sequence[str]] = field(default_factory=dict)  # of own data, that each version was trained on
     is_scheduled: bool = False  # whether a deployment retrains it
@@ -261,7 +258,6 @@ def _read_jobs(state: StoreState, name: str | None) -> None:
                 of_name.jobs = heapq.nlargest(LISTED_JOBS, [*of_name.jobs, job], key=_finished_at)
                 if not job.is_of_own_test_split:
                     of_name.last_job = max(of_name.last_job or job, job, key=_finished_at)
-            of_name.num_jobs[job.status] += 1
             of_name.job_folders.append(folder)
 
 
@@ -284,8 +280,7 @@ def _read_documents(state: StoreState, of_name: NameState, only: Collection[Kind
             of_name.versions.append(_read_version(folder, _fingerprint_files(folder)))
     if "history" in only:
         with state.collect_faults("history", model, name):
-            changes = history.list_changes(name)
-            of_name.highest, of_name.changes = history.highest_number(name, changes), changes[::-1]
+            of_name.changes = history.list_changes(name)[::-1]
     if "source" in only:
         with state.collect_faults("source", path := artifact_paths.source(name), name):
             of_name.source = source.source if (source := own_data.Source.find(path)) else None

@@ -79,7 +79,7 @@ def fashion_mnist_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fashion-mnist")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADMILL_ARTIFACTS", str(REPOSITORY / "artifacts"))
-        raw = book_datasets.fetch_files(book_datasets.find_sources())
+        raw = book_datasets.fetch_files(book_datasets.SOURCES)
     for file in book_datasets.FILES:
         (folder / file.name).symlink_to(raw.files[file.name].path)
     return folder

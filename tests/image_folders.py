@@ -1,6 +1,5 @@
 """Made-up pictures in folders and in files of many, and what validation makes of them."""
 
-import gzip
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,7 +11,6 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from candidate import prepare_own
-from input_files import idx_bytes
 from input_files import png as png
 from tasks.data.report import DataReport
 from tasks.parameters import Data
@@ -39,15 +37,6 @@ def write(folder: Path, counts: dict[str, int], suffix: str = ".png", first: int
         for seed in range(first, first + count):
             Image.fromarray(drawn(label, seed, **shape)).save(folder / name / f"{seed:04d}{suffix}")
     return folder
-
-
-def write_idx(path: Path, images: Array, labels: Array) -> None:
-    """MNIST's file of images, and beside it that of labels; ``.gz`` is packed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name.replace("images-idx3", "labels-idx1"))
-    for each, values in ((path, images), (beside, labels.astype(np.uint8))):
-        content = idx_bytes(values)
-        each.write_bytes(gzip.compress(content) if each.suffix == ".gz" else content)
 
 
 def write_parquet(

@@ -1,7 +1,6 @@
 """Files of small images in bytes, and how inputs of a prediction are read."""
 
 import io
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,6 @@ from PIL import Image
 from tasks.data.io import inputs
 from tasks.data.io.batches import Batch, ReadSpec
 from tasks.data.io.discovery import base_folder
-
-
-def idx_header(*shape: int) -> bytes:
-    return struct.pack(f">4B{len(shape)}I", 0, 0, 8, len(shape), *shape)
-
-
-def idx_bytes(pixels: NDArray[Any]) -> bytes:
-    return idx_header(*pixels.shape) + pixels.tobytes()
 
 
 def png(image: NDArray[Any], kind: str = "PNG", **options: Any) -> bytes:

@@ -22,7 +22,6 @@ import image_folders
 from table_files import houses
 from tasks.data import quality_checks
 from tasks.data.book_datasets import CLASS_NAMES, FashionMnist
-from tasks.data.io.arrays import open_idx
 from tasks.data.io.discovery import DataFiles
 from tasks.data.io.table_builder import Table
 from tasks.data.prepared_splits import Examples, ValidatedDataset, read_split, write_splits
@@ -158,14 +157,18 @@ def synthetic(seed: int) -> PreparedDataset:
     return candidate.synthetic(RunFolder(path=Path("unused")), seed)
 
 
-def test_prepared_splits_hold_the_raw_pixels_and_labels(fashion_mnist: Path) -> None:
+def test_prepared_splits_hold_the_pixels_and_labels_that_torchvision_reads(
+    fashion_mnist: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision.datasets import FashionMNIST as Theirs  # takes seconds
+
+    monkeypatch.setattr(Theirs, "raw_folder", str(fashion_mnist))
     validated = ValidatedDataset(raw=FashionMnist().fetch())
     prepared = candidate.plain(preprocess)(RunFolder(path=Path("unused")), validated, Data(), 0)
-    for split, prefix in ((prepared.train, "train"), (prepared.test, "t10k")):
-        arrays = safetensors.numpy.load_file(split.path)
-        for name, file, of in (("images", "images-idx3", ()), ("labels", "labels-idx1", (1,))):
-            raw = open_idx(fashion_mnist / f"{prefix}-{file}-ubyte", *of)
-            np.testing.assert_array_equal(arrays[name], np.asarray(raw), strict=True)
+    for split, is_train in ((prepared.train, True), (prepared.test, False)):
+        arrays, theirs = safetensors.numpy.load_file(split.path), Theirs("unused", train=is_train)
+        np.testing.assert_array_equal(arrays["images"], theirs.data.numpy(), strict=True)
+        np.testing.assert_array_equal(arrays["labels"], theirs.targets.numpy())
     assert prepared.class_names == CLASS_NAMES
     assert prepared.digest == "1c441722ee93294cd4f52b236c6e853641c2df0e63d87e6fd6e810bf6ef84818", "as ever"
     assert prepared.raw_test == prepared.test

@@ -22,8 +22,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from command_line import plant
 from gradmill.pictures import LARGEST_PIXELS
-from image_folders import drawn, write, write_idx, write_parquet
-from input_files import idx_bytes, idx_header, png, read, rejected
+from image_folders import drawn, write, write_parquet
+from input_files import png, read, rejected
 from tasks.data.io import batches, inputs, pictures, tabular
 from tasks.data.io.batches import Batch, ReadSpec
 from tasks.data.recipe import Column, Columns, Pixels
@@ -89,12 +89,9 @@ ARCHIVES: dict[str, bytes | Make] = {
     "bare.npy": lambda path: np.save(path, IMAGES),
     "bare.npz": lambda path: np.savez(path, IMAGES),
     "bare.safetensors": saved(images=IMAGES),
-    "bare-idx3-ubyte": idx_bytes(IMAGES),
-    "bare-idx3-ubyte.gz": gzip.compress(idx_bytes(IMAGES)),
     "bare of other classes.npz": npz(images=IMAGES, labels=LABELS, class_names=["a", "b", "c"]),
     "bare of others.parquet": lambda path: write_parquet(path, IMAGES, LABELS, ["car", "bus", "van"]),
     "words.parquet": lambda path: write_parquet(path, IMAGES, np.array(CLASSES)[LABELS].tolist(), group=5),
-    "t10k-images-idx3-ubyte.gz": lambda path: write_idx(path, IMAGES, LABELS),
 }
 
 
@@ -232,14 +229,10 @@ def footer_alone(path: Path) -> None:
     pq.read_metadata(path).write_metadata_file(path)
 
 
-MOST = 2**32 - 1
 # Of images.
 BROKEN: dict[str, bytes | Make] = {
     "table.csv": b"x1,x2\n1,2\n",
-    "all-idx3-ubyte": idx_header(MOST, MOST, MOST),
-    "all-idx3-ubyte.gz": gzip.compress(idx_header(MOST, MOST, MOST)),
-    "flat-idx3-ubyte": idx_header(MOST, 0, MOST),
-    "cut-idx3-ubyte.gz": gzip.compress(idx_bytes(IMAGES))[:-20],
+    "packed.npy.gz": lambda path: path.write_bytes(gzip.compress(npy(250, 2))),
     "scalar.npy": lambda path: np.save(path, np.float32(1)),
     "floats.npy": lambda path: np.save(path, IMAGES.astype(np.float32)),
     "one in colour.npy": lambda path: np.save(path, drawn(0, 0, channels=3)),
@@ -268,6 +261,14 @@ BROKEN_ROWS: dict[str, bytes | Make] = {
     "pickled.npy": lambda path: np.save(path, np.array([{}]), allow_pickle=True),
     "huge.npz": zipped(zipfile.ZIP_STORED, npy(2**40, 2)),
 }
+
+
+@pytest.mark.parametrize("name", ["t10k-images-idx3-ubyte", "t10k-images.idx3-ubyte.gz"])
+def test_idx_is_exit_4_and_says_what_reads_it_and_what_to_write(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"\0\0\x08\x03")
+    for wanted in (BOOK, GREY):
+        with pytest.raises(DataError, match=rf"(?s){name} is of no known kind.*\.npy.*torchvision"):
+            read(tmp_path / name, wanted)
 
 
 @pytest.mark.parametrize("name", [*BROKEN, *BROKEN_ROWS])

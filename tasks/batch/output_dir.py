@@ -14,9 +14,10 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from tasks.data.io.arrays import ARRAY_SUFFIXES
 from tasks.data.io.batches import CHUNK_ROWS, OTHER_FORMATS, table_batches
 from tasks.data.io.discovery import JSON_SUFFIXES, TABLE_SUFFIXES, TYPED_SUFFIXES, DataFile, explain_file_errors
-from tasks.data.io.inputs import ARRAY_SUFFIXES, check_unchanged
+from tasks.data.io.inputs import check_unchanged
 from tasks.data.io.tabular import Selection, kind_of
 from tasks.errors import DataError, UsageError
 from tasks.machine.run_messages import print_message

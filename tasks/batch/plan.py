@@ -15,6 +15,7 @@ from tasks.batch import output_dir
 from tasks.batch.output_dir import Output
 from tasks.batch.session_pool import default_batch_size, empty_outputs
 from tasks.data.io import inputs
+from tasks.data.io.arrays import ARRAY_SUFFIXES
 from tasks.data.io.batches import InputFile, ReadSpec
 from tasks.data.io.discovery import DataFile, base_folder, is_url, local_path
 from tasks.data.recipe import Recipe
@@ -92,7 +93,7 @@ def open_job(parameters: PredictParameters) -> Iterator[tuple[Path, Job, Path | 
     folder, tables = output.folder or artifact_paths.predictions(job.job), None
     if output.file:
         version = read_version(job.model.path.parent)
-        has_arrays = any(file.suffix in inputs.ARRAY_SUFFIXES for file in files)
+        has_arrays = any(file.suffix in ARRAY_SUFFIXES for file in files)
         tables = files if version.recipe.columns and not has_arrays else None
         output_dir.check_file(output.file, tables, version.output_columns(job), parameters.restart)
     with locks.hold_lock(locks.of_job(folder), f"another process is working on {folder}; waiting for it"):

@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from tasks.data.io.batches import Rows
 from tasks.machine.arrays import Array
 from tasks.parameters import Device
 from tasks.serving import contract, runtime
@@ -47,7 +46,7 @@ class SessionPool:
         finally:
             self._idle.put(worker)
 
-    def run(self, values: Rows, batch_size: int, worker: Worker) -> Buffers:
+    def run(self, values: Array, batch_size: int, worker: Worker) -> Buffers:
         """Every output by name, with the rows last: ``(n,)`` or ``(classes, n)``, the layout that Parquet columns need.
 
         The outputs lie in the worker's buffers, and are valid until it runs again.
@@ -56,18 +55,12 @@ class SessionPool:
         if not buffers or next(iter(buffers.values())).shape[-1] < len(values):
             buffers.update(empty_outputs(self.signature.outputs, len(values)))
         outputs = {name: buffer[..., : len(values)] for name, buffer in buffers.items()}
-        starts = range(0, len(values), batch_size)
-        batches: Iterator[Array] = (
-            (values[start : start + batch_size] for start in starts)
-            if isinstance(values, np.ndarray)
-            else values.batches(batch_size)
-        )
-        (source,), start = self.signature.inputs, 0
-        for batch in batches:
+        (source,) = self.signature.inputs
+        for start in range(0, len(values), batch_size):
+            batch = values[start : start + batch_size]
             found = session.run(list(outputs), {source.name: np.ascontiguousarray(batch)})
             for column, each in zip(outputs.values(), found, strict=True):
                 column[..., start : start + len(batch)] = each.T
-            start += len(batch)
         return outputs
 
 

@@ -1,50 +1,51 @@
 """The book's data sets, generated or fetched, and how a data set is found by name.
 
 Fashion-MNIST (github.com/zalandoresearch/fashion-mnist) comes from the folder that the user named, from the cache in
-artifacts/, from torchvision's mirrors, or from Debian's package. Archives differ between sources, but payloads do not:
+artifacts/, from Debian's package, or from torchvision's mirror. Archives differ between sources, but payloads do not:
 the payloads are stored, and compared with their published digests.
 """
 
-import re
+import gzip
+import socket
 import subprocess
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
-from functools import partial
+from collections.abc import Callable, Iterable
+from http.client import HTTPException
 from pathlib import Path
-from threading import Thread
-from typing import IO, Any, NamedTuple
+from typing import NamedTuple
 
-import httpx
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import DownloadColumn, Progress
 
 from tasks.data.image_dataset import ImageDataset
-from tasks.data.io import arrays
+from tasks.data.io.discovery import explain_file_errors
 from tasks.data.own_rows import OwnDataset, scratch_folder
 from tasks.data.prepared_splits import Examples, ValidatedDataset, Validation, write_splits
 from tasks.data.recipe import Column, Columns, Pixels
 from tasks.data.report import DataReport
 from tasks.data.table_dataset import TableDataset
 from tasks.errors import DataError
-from tasks.machine import progress
 from tasks.machine.run_messages import print_message
 from tasks.machine.settings import Settings
 from tasks.machine.words import pluralize
 from tasks.parameters import FASHION_MNIST, SYNTHETIC_LINEAR, Data, Use
 from tasks.records import PreparedDataset, RawDataset
-from tasks.store import artifact_paths, atomic, verified_files
+from tasks.store import artifact_paths, atomic, regular_files, verified_files
 from tasks.store.record_base import FileRef
 
-LARGEST_ARCHIVE = 64 * 2**20  # the largest archive is 26 MB; a server that never stops sending is cut off here
-SLOWEST = 2**15  # bytes of payload a second
-PATIENCE_SECONDS = 20.0  # with a mirror beyond the time that it takes at this rate
-PROBE_SECONDS = 3.0
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # where the package, once installed, has its files
 APT_OPTIONS = (
     "-oAPT::Sandbox::User=", "-oAcquire::Retries=1", "-oAcquire::http::Timeout=20", "-oAcquire::https::Timeout=20",
 )  # fmt: skip
+PATIENCE_SECONDS = 20.0  # that torchvision's mirror may be silent
+UNREACHABLE = (
+    subprocess.SubprocessError,
+    FileNotFoundError,  # there is no apt here
+    ConnectionError,
+    TimeoutError,
+    HTTPException,
+    RuntimeError,  # torchvision's: no mirror answers, or an archive is damaged
+)
 
 
 class SourceUnreachable(DataError):
@@ -89,8 +90,8 @@ class FashionMnist:
     def fetch(self) -> RawDataset:
         """Fetch from the folder that the user named, or from wherever possible; raises as ``fetch_files`` does."""
         if (user_dir := Settings().fashion_mnist_dir) is None:
-            return fetch_files(find_sources())
-        return fetch_files([Folder(str(user_dir))], use_cache=False)
+            return fetch_files(SOURCES)
+        return fetch_files([own_folder(user_dir)], use_cache=False)
 
     def validate(self, raw: RawDataset, data: Data, *_: object) -> Validation:
         """A one-line report: these files were compared with their published digests when they were fetched."""
@@ -172,199 +173,151 @@ def find_dataset(name: str, data: Data) -> FashionMnist | SyntheticLinear | OwnD
     return FashionMnist() if name == FASHION_MNIST else SyntheticLinear()
 
 
-class Folder(NamedTuple):
-    """A folder with the IDX files plain or as ``.gz``; nothing in it is copied."""
+# Where Fashion-MNIST comes from
+
+
+class Source(NamedTuple):
+    """A source of the IDX files: ``provide_folder`` returns their folder, which may lie in the folder it is given."""
 
     name: str
-
-    def fetch(self, file: RawFile, scratch: Path) -> Path:
-        """The file in the folder.
-
-        Raises:
-            DataError: the folder does not have it.
-        """
-        found = f"no {file.name} in {self.name}"
-        for path in (Path(self.name, file.name), Path(self.name, f"{file.name}.gz")):
-            try:
-                if path.is_file():
-                    return path
-            except OSError as error:  # a folder that we may not read, or a name longer than the system allows
-                found = f"{path}: {error.strerror}"
-        expected = f"a folder with {', '.join(each.name for each in FILES)}, plain or .gz"
-        action = "set GRADMILL_FASHION_MNIST_DIR to that folder, or unset it to download the files"
-        raise DataError(found, expected, action)
+    provide_folder: Callable[[Path], Path]
 
 
-class Mirror(NamedTuple):
-    """A URL below which the archives lie."""
-
-    name: str
-
-    def fetch(self, file: RawFile, scratch: Path) -> Path:
-        """Download the archive; temporary files go into the folder ``scratch``.
-
-        Raises:
-            httpx.HTTPError, ConnectionError, TimeoutError: the mirror cannot be reached, does not have the file, or is
-            slow.
-        """
-        target = scratch / f"{file.name}.gz"
-        with target.open("wb", buffering=0) as stream, progress.make_bar(DownloadColumn()) as bar:
-            limit = PATIENCE_SECONDS + file.size / SLOWEST
-            _call_within(limit, lambda: _download(self.name + target.name, stream, bar))
-        return target
-
-    def probe(self) -> None:
-        """Ask for an archive without fetching it; raises the errors of ``fetch``."""
-        address = f"{self.name}{FILES[0].name}.gz"
-        _call_within(PROBE_SECONDS, lambda: httpx.head(address, follow_redirects=True).raise_for_status())
+def own_folder(folder: Path) -> Source:
+    """A folder that the user names."""
+    return Source(str(folder), lambda scratch: folder)
 
 
-def _download(url: str, stream: IO[bytes], bar: Progress) -> None:
-    with httpx.stream("GET", url, timeout=PATIENCE_SECONDS, follow_redirects=True) as response:
-        response.raise_for_status()
-        shown = bar.add_task("download", total=int(response.headers.get("content-length", 0)) or None)
-        for chunk in response.iter_raw():
-            bar.advance(shown, stream.write(chunk))
-            if stream.tell() > LARGEST_ARCHIVE:
-                raise ConnectionError(f"more than {LARGEST_ARCHIVE} bytes")
-
-
-def _call_within(seconds: float, request: Callable[[], Any]) -> None:
-    """Call ``request`` in a thread that is left behind when the time is up: httpx limits each read, not their sum.
+def unpack_debian_package(scratch: Path) -> Path:
+    """The files of Debian's package, installed, or fetched by apt: no root, nothing installed.
 
     Raises:
-        TimeoutError: it did not end in time.
+        OSError, subprocess.SubprocessError: apt is missing, or cannot fetch the package, whose signatures it verifies.
     """
-    done: Future[None] = Future()
-
-    def call() -> None:
-        try:
-            done.set_result(request())
-        except BaseException as error:  # raised by ``result``, where somebody still waits for it
-            done.set_exception(error)
-
-    Thread(target=call, daemon=True).start()
-    done.result(seconds)
-
-
-class DebianPackage:
-    """Debian's package of the same files, fetched by apt into a private folder: no root, nothing installed."""
-
-    name = f"Debian's package {DEBIAN_PACKAGE}"
-
-    def fetch(self, file: RawFile, scratch: Path) -> Path:
-        """Download and unpack the package once; apt verifies its signature chain."""
-        unpacked = scratch / "unpacked"
-        if not unpacked.exists():
-            for folder in ("lists/partial", "cache/archives/partial"):
-                (scratch / folder).mkdir(parents=True, exist_ok=True)
-            folders = f"-oDir::State::Lists={scratch}/lists", f"-oDir::Cache={scratch}/cache", "-oDebug::NoLocking=1"
-            for command in (["update"], ["download", DEBIAN_PACKAGE]):
-                _run("apt-get", *APT_OPTIONS, *folders, *command, cwd=scratch)
-            _run("dpkg-deb", "-x", *map(str, scratch.glob("*.deb")), str(unpacked))
-        return Folder(f"{unpacked}/usr/share/datasets/fashion-mnist").fetch(file, scratch)
-
-    def probe(self) -> None:
-        """Fetch one signed index the way apt is configured here, with its proxies: 0.1 MB."""
-        listed = _run("apt-get", "update", "--print-uris")
-        index = re.search(r"'(https?://[^']*/InRelease)'", listed)
-        if index is None:
-            raise ConnectionError("apt has no source")
-        with tempfile.TemporaryDirectory() as scratch:
-            target = f"{scratch}/InRelease"
-            _run("/usr/lib/apt/apt-helper", *APT_OPTIONS, "download-file", index[1], target, seconds=2 * PROBE_SECONDS)
+    if DEBIAN_FOLDER.is_dir():
+        return DEBIAN_FOLDER
+    for folder in ("lists/partial", "cache/archives/partial"):
+        (scratch / folder).mkdir(parents=True, exist_ok=True)
+    folders = f"-oDir::State::Lists={scratch}/lists", f"-oDir::Cache={scratch}/cache", "-oDebug::NoLocking=1"
+    for command in (["update"], ["download", DEBIAN_PACKAGE]):
+        _run("apt-get", *APT_OPTIONS, *folders, *command, folder=scratch)
+    unpacked = scratch / "unpacked"
+    _run("dpkg-deb", "-x", *map(str, scratch.glob("*.deb")), str(unpacked), folder=scratch)
+    return unpacked / DEBIAN_FOLDER.relative_to("/")
 
 
-def _run(*command: str, cwd: Path | None = None, seconds: float = 600) -> str:
-    """The output of a command; raises the errors of ``subprocess.run``."""
-    return subprocess.check_output(
-        command, cwd=cwd, stderr=subprocess.PIPE, text=True, errors="replace", timeout=seconds
-    )
+def _run(*command: str, folder: Path) -> None:
+    subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=600, check=True)
 
 
-Source = Folder | Mirror | DebianPackage
+def download_by_torchvision(scratch: Path) -> Path:
+    """The archives as torchvision downloads them, which compares them with their MD5.
 
-
-def find_sources() -> Iterator[Mirror | DebianPackage]:
-    """Where the files can be obtained without the user's help, in the order to try."""
+    Raises:
+        OSError, HTTPException, RuntimeError: its mirror does not answer, or sends something else.
+    """
     from torchvision.datasets import FashionMNIST  # takes seconds to import, and a full cache needs no source
 
-    yield from map(Mirror, FashionMNIST.mirrors)
-    yield DebianPackage()
+    patience = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(PATIENCE_SECONDS)  # torchvision itself would wait for ever
+    try:
+        return Path(FashionMNIST(scratch, download=True).raw_folder)
+    finally:
+        socket.setdefaulttimeout(patience)
+
+
+SOURCES = (
+    Source(f"Debian's package {DEBIAN_PACKAGE}", unpack_debian_package),
+    Source("torchvision", download_by_torchvision),
+)  # that need no help from the user, in the order to try
 
 
 def fetch_files(sources: Iterable[Source], use_cache: bool = True) -> RawDataset:
-    """Fetch what the cache lacks, each file from the first source that can be reached, and verify all.
+    """Fetch what the cache lacks from the first source that can be reached, and verify all.
 
     Without ``use_cache`` every file is fetched: a fault in a folder that the user named must not hide behind the cache.
 
     Raises:
         SourceUnreachable: no source answers.
-        DataError: what a source has fails its checksum, or the user's folder lacks a file.
+        DataError: a source lacks a file, or its payload fails its checksum.
         OSError: the disk is full.
     """
+    missing = [file for file in FILES if not (use_cache and file.is_cached())]
     with scratch_folder(FASHION_MNIST) as scratch:
-        # The smallest first: a mirror that only trickles is noticed within seconds.
-        missing = sorted((file for file in FILES if not (use_cache and file.is_cached())), key=lambda file: file.size)
-        sources = list(sources) if missing else ()
-        used = dict.fromkeys(_ask_each(sources, partial(_fetch_file, file, scratch)) for file in missing)
-    source = ", ".join(used) or "cache"
+        source = _fetch_missing(missing, sources, scratch) if missing else "cache"
     files_of = f"{pluralize(len(FILES), 'file')} from {source}, verified by SHA-256"
     print_message(f"{FASHION_MNIST}: {files_of}", short=files_of)
     return RawDataset(name=FASHION_MNIST, source=source, files={file.name: file.cached_file for file in FILES})
 
 
-def _ask_each(sources: Iterable[Any], question: Callable[[Any], str]) -> str:
-    """The answer of the first source that can be reached."""
-    reasons = []
+def _fetch_missing(missing: list[RawFile], sources: Iterable[Source], scratch: Path) -> str:
+    """Put files into the cache, and return the name of the source that has them."""
+    reasons = list[str]()
     for source in sources:
         try:
-            return question(source)
-        except httpx.HTTPStatusError as error:
-            reason = f"HTTP {error.response.status_code}"
-        except subprocess.CalledProcessError as error:
-            said = error.stderr.strip().splitlines() or [f"exit code {error.returncode}"]
-            reason = f"{error.cmd[0]}: {said[-1]}"
-        except (httpx.HTTPError, subprocess.TimeoutExpired, TimeoutError, ConnectionError, FileNotFoundError) as error:
-            reason = str(error) or "no end in time"
-        reasons.append(f"{source.name}: {reason}")
+            folder = source.provide_folder(scratch)
+        except UNREACHABLE as error:
+            reasons.append(f"{source.name}: {_explain(error)}")
+            continue
+        for file in missing:
+            payload = _read_payload(_find_file(file, folder), file.size + 1)
+            if (digest := verified_files.sha256(payload)) != file.sha256:
+                raise DataError(
+                    f"{file.name} from {source.name} has SHA-256 {digest}",
+                    f"SHA-256 {file.sha256} ({file.size} bytes, decompressed)",
+                    "the source is damaged or is not Fashion-MNIST: use another, e.g. GRADMILL_FASHION_MNIST_DIR",
+                )
+            atomic.write_bytes(file.cached_file.path, payload)
+        return source.name
     raise SourceUnreachable(
         "Fashion-MNIST is not in artifacts/ and no source could be reached: " + "; ".join(reasons),
         "a network, or a folder with the four IDX files",
-        "set GRADMILL_FASHION_MNIST_DIR to such a folder, or try again with a network",
+        f"set GRADMILL_FASHION_MNIST_DIR to such a folder, install {DEBIAN_PACKAGE}, or try again with a network",
     )
 
 
-def _fetch_file(file: RawFile, scratch: Path, source: Source) -> str:
-    """Put the payload of ``file`` into the cache if it is the published one, and return the name of its source."""
-    for _ in range(2):  # a payload that fails its checksum is fetched once again
-        archive = source.fetch(file, scratch)
+def _explain(error: Exception) -> str:
+    """Why a source cannot be reached, in one line."""
+    if isinstance(error, subprocess.CalledProcessError):
+        lines = error.stderr.strip().splitlines() or [f"exit code {error.returncode}"]
+        return f"{error.cmd[0]}: {lines[-1]}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _find_file(file: RawFile, folder: Path) -> Path:
+    """A file in a folder, plain or as ``.gz``.
+
+    Raises:
+        DataError: the folder does not have it.
+    """
+    found = f"no {file.name} in {folder}"
+    for path in (folder / file.name, folder / f"{file.name}.gz"):
         try:
-            payload = arrays.read_payload(archive, file.size + 1)  # bounded: a decompression bomb is read no further
-        except DataError as damaged:
-            found = f"none ({damaged.found})"
-            continue
-        if (found := verified_files.sha256(payload)) == file.sha256:
-            atomic.write_bytes(file.cached_file.path, payload)
-            return source.name
-    raise DataError(
-        f"{file.name} from {source.name} has SHA-256 {found}",
-        f"SHA-256 {file.sha256} ({file.size} bytes, decompressed)",
-        "the source is damaged or is not Fashion-MNIST: use another, e.g. GRADMILL_FASHION_MNIST_DIR",
-    )
+            if path.is_file():
+                return path
+        except OSError as error:  # a folder that we may not read, or a name longer than the system allows
+            found = f"{path}: {error.strerror}"
+    expected = f"a folder with {', '.join(each.name for each in FILES)}, plain or .gz"
+    action = "set GRADMILL_FASHION_MNIST_DIR to that folder, or unset it to download the files"
+    raise DataError(found, expected, action)
+
+
+def _read_payload(path: Path, limit: int) -> bytes:
+    """The content of a file, decompressed where it is gzip; at most ``limit`` bytes are read."""
+    with regular_files.open_regular(path) as stream, explain_file_errors(path):
+        return gzip.GzipFile(fileobj=stream).read(limit) if path.suffix == ".gz" else stream.read(limit)
 
 
 def describe_source() -> str:
-    """Describe where Fashion-MNIST would come from now; sources are probed, but nothing is fetched.
+    """Describe where Fashion-MNIST would come from now; nothing is fetched, and nobody is asked.
 
     Raises:
-        DataError: the user's folder lacks a file, or the cache is not whole and nothing answers.
+        DataError: the user's folder lacks a file.
     """
-    user_dir = Settings().fashion_mnist_dir
-    if user_dir is not None:
+    if (user_dir := Settings().fashion_mnist_dir) is not None:
         for file in FILES:
-            Folder(str(user_dir)).fetch(file, user_dir)
+            _find_file(file, user_dir)
         return f"the four files are in {user_dir}"
     if all(file.is_cached() for file in FILES):
         return "in artifacts/ already, verified by SHA-256"
-    return _ask_each(find_sources(), lambda source: source.probe() or f"not fetched yet; {source.name} answers")
+    return f"not fetched yet; the first retrain fetches it from {' or '.join(source.name for source in SOURCES)}"

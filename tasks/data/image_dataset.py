@@ -40,8 +40,9 @@ from tasks.store import regular_files
 
 ARCHIVES = (".npz", ".safetensors")
 SPOOL = "pixels"
-EXPECTED = "a folder of pictures for each class, MNIST's files, .npz, .safetensors or Parquet of images"
+EXPECTED = "a folder of pictures for each class, .npz, .safetensors or Parquet of images"
 TABLE_ACTION = "see the path; for a table, name the column to predict with --target"
+IDX_ACTION = "write them as .npz with x_train, y_train, x_test and y_test; torchvision.datasets.mnist reads IDX"
 MOST_SIZES = 8  # sizes that are listed
 REPLACED = "\ufffd"  # stands for bytes that are not UTF-8
 SPLIT_NAMES = ("validation", "train", "test")  # the names of the sides of a split in row digests
@@ -76,7 +77,8 @@ def find_images(source: str) -> LabelledImages:
             action = "name the folder of images itself, no glob"
         raise DataError(f"no folder {shown}", EXPECTED, action)
     if found is None or not found.class_names:
-        raise DataError(f"{shown} holds no classes of images", EXPECTED, TABLE_ACTION)
+        action = IDX_ACTION if any("idx3" in file.name for file in beside) else TABLE_ACTION
+        raise DataError(f"{shown} holds no classes of images", EXPECTED, action)
     if not len(found.labels):
         named = ", ".join(sorted(found.class_names)[:LONGEST])
         raise DataError(f"no pictures in {shown} (folders {named})", EXPECTED, TABLE_ACTION)
@@ -100,7 +102,7 @@ def is_images(source: str) -> bool:
 def _find(path: Path) -> LabelledImages | None:
     """What a path holds, if it holds anything."""
     if path.is_dir():
-        return images.find_idx(path) or images.find_parquet(path) or images.find_pictures(path)
+        return images.find_parquet(path) or images.find_pictures(path)
     if path.suffix.lower() in ARCHIVES:
         return images.find_arrays(path)
     return images.find_parquet(path) if path.suffix.lower() == ".parquet" else None

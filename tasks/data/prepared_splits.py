@@ -1,7 +1,7 @@
 """Prepared splits: encoded rows in safetensors files that are named by their content.
 
 These files are ours: written beside their place, renamed into it and never changed there. So they are compared with
-their digest and then memory-mapped, and need not fit into memory. A user's files are never mapped.
+their digest and then memory-mapped, and need not fit into memory.
 """
 
 import hashlib
@@ -9,6 +9,7 @@ import json
 import math
 import mmap
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +33,7 @@ PREPARE_ANEW = "gradmill retrain: it prepares the data anew where they have chan
 SPLIT_KEY = "split_key"  # stored beside inputs and targets: what decided a row's split
 BATCH_ROWS = 2**16
 NO_KEYS = np.empty(0, np.uint64)
+NUMBERS = re.compile(r"([FIU])(\d+)")  # types of safetensors such as U8 and F32
 
 Arrays = dict[str, Array]
 PreviousSchema = Schema | ImageSchema  # what earlier versions of a name fixed
@@ -192,7 +194,7 @@ def read_arrays(file: FileRef, action: str) -> Arrays:
         is_empty = not os.fstat(stream.fileno()).st_size  # or a file of /proc, where reading may never end
         is_known = _written.get(_identity(stream)) == file.sha256
         if is_known or (not is_empty and hashlib.file_digest(stream, "sha256").hexdigest() == file.sha256):
-            return _map_arrays(stream)
+            return map_arrays(stream)
     raise DataError(f"{file.path} has changed", f"SHA-256 {file.sha256}", action)
 
 
@@ -205,17 +207,18 @@ def _identity(file: BinaryIO) -> tuple[int, ...]:
     return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
 
 
-def _map_arrays(file: BinaryIO) -> Arrays:
-    """The arrays of a file known to be intact; safetensors' own numpy reader would copy them into memory."""
+def map_arrays(file: BinaryIO) -> Arrays:
+    """The numbers in a file known to be intact; safetensors' own numpy reader would copy them into memory."""
     file.seek(0)
     start = 8 + int.from_bytes(file.read(8), "little")
     header = json.loads(file.read(start - 8))
     # One map for all arrays: each map holds the file open.
     whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     arrays = {}
-    for name, each in header.items():
-        dtype, shape = f"{each['dtype'][0].lower()}{int(each['dtype'][1:]) // 8}", each["shape"]
-        arrays[name] = np.frombuffer(whole, dtype, math.prod(shape), start + each["data_offsets"][0]).reshape(shape)
+    for name, tensor in header.items():
+        if kind := NUMBERS.fullmatch(tensor.get("dtype", "")):
+            dtype, shape, (first, _) = f"{kind[1].lower()}{int(kind[2]) // 8}", tensor["shape"], tensor["data_offsets"]
+            arrays[name] = np.frombuffer(whole, dtype, math.prod(shape), start + first).reshape(shape)
     return arrays
 
 

@@ -214,7 +214,7 @@ class PredictParameters(ParameterModel):
 
     input: str | None = declare_field(
         None,
-        f"A file, folder or glob: IDX (.gz too), .npy, .npz, .safetensors, .png, .jpeg; tables as {TABLE_FORMATS}.",
+        f"A file, folder or glob: .npy, .npz, .safetensors, .png, .jpeg; tables as {TABLE_FORMATS}.",
         flag="INPUT",
         empty="the test split of the version's dataset",
     )

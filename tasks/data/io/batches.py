@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,11 +18,6 @@ from tasks.data.recipe import Recipe
 from tasks.machine.arrays import Array
 from tasks.parameters.addresses import is_database
 from tasks.parameters.data import TABLE_FORMATS
-
-if TYPE_CHECKING:
-    from tasks.data.io.arrays import StoredArray
-
-Rows: TypeAlias = "Array | StoredArray"  # rows in memory, or still in their file; ``np.asarray`` reads them
 
 READERS: dict[str, Reader] = {
     ".parquet": tabular.parquet_batches,
@@ -161,7 +156,7 @@ class Reject(NamedTuple):
 class Batch(NamedTuple):
     """Rows as the model takes them, from one file or several small ones, and those that were rejected."""
 
-    X: Rows  # (n, …) in the dtype and shape of the model's input
+    X: Array  # (n, …) in the dtype and shape of the model's input, in memory or mapped
     row_ids: Array  # (n,) int64, counted through all files
     rejects: tuple[Reject, ...]
     y_true: Array | None  # (n,) labels, or a table's float64 target, NaN if missing; None: there are none
@@ -187,7 +182,7 @@ class Batch(NamedTuple):
             row, (path, first) = int(self.row_ids[at]), files[self.source_index[at]]
             rejected.append(Reject(row, path, row - first, reasons[at], tuple(texts.values())))
         return self._replace(
-            X=np.asarray(self.X)[valid],
+            X=self.X[valid],
             row_ids=self.row_ids[valid],
             rejects=tuple(sorted(rejected)),
             y_true=None if self.y_true is None else self.y_true[valid],
@@ -199,7 +194,7 @@ class Batch(NamedTuple):
 def make_batch(
     file: InputFile,
     first: int,
-    rows: Any,
+    rows: Array,
     rejects: Mapping[int, str] | None = None,
     passthrough: pa.Table | None = None,
     y_true: Array | None = None,

@@ -33,6 +33,7 @@ TYPED_SUFFIXES = tuple(TYPED_FORMATS)
 TABLE_SUFFIXES = (*TEXT_SUFFIXES, *TYPED_SUFFIXES)  # .txt files are about data
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 GZIP = ".gz"
+LABELS_FILE = "labels.txt"  # the classes of the images beside it, one a line
 MAX_BUFFERED = 128 * 2**20  # bytes of an Arrow file, of which one record batch may be all
 PARTIAL_SUFFIXES = (".tmp", ".part", ".partial", ".filepart", ".crdownload")  # of what somebody is still writing
 LISTED = 3  # names that a message has
@@ -303,7 +304,7 @@ def _find_files(
         files = [each for each in files if found[each] or each not in texts]
     if ours := len(found) - len(others):
         print_message(f"left out {pluralize(ours, 'file')} of artifacts/ and of predictions")
-    if ignored := sorted(each for each in {*others} - {*files} if not describes_labels(each)):
+    if ignored := sorted(each for each in {*others} - {*files} if each.name != LABELS_FILE):
         print_message(
             f"ignored {pluralize(len(ignored), 'file')} of no known kind, the first is {format_path(ignored[0])}"
         )
@@ -317,11 +318,6 @@ def _find_files(
         if format_path(each) != str(each):
             raise DataError(f"the name of {format_path(each)} is not UTF-8", "names in UTF-8", "rename it")
     return files
-
-
-def describes_labels(path: Path) -> bool:
-    """Whether a file, by its name, gives the classes of the images beside it."""
-    return path.name == "labels.txt" or ("idx1" in path.name and not is_table(path) and not is_picture(path))
 
 
 def _nothing_readable(source: object, suffixes: Iterable[str], action: str) -> DataError:
@@ -508,7 +504,7 @@ def explain_file_errors(path: object, expected: str = "", action: str = "") -> I
 def broken_file(path: object, reason: object, expected: str = "", action: str = "") -> DataError:
     """The error for a file, by path or URL, that is not what was ``expected``, or else what its name says."""
     action = action or ("fix it, or leave it out" if expected else "write it again")
-    expected = expected or f"a whole {Path(str(path)).suffix or 'IDX'} file"
+    expected = expected or f"a whole {Path(str(path)).suffix} file"
     return DataError(f"{path} cannot be read: {reason}", expected, action)
 
 

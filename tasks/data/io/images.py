@@ -1,4 +1,4 @@
-"""A user's labelled images: a folder of pictures for each class, MNIST's files, ``.npz``, safetensors, Parquet.
+"""A user's labelled images: a folder of pictures for each class, ``.npz``, safetensors, Parquet.
 
 Whatever they are stored in, they become one ``LabelledImages``, and ``read_images`` makes a file of raw pixels with one
 shape.
@@ -25,7 +25,15 @@ from numpy.typing import NDArray
 from gradmill.pictures import LARGEST_PIXELS
 from tasks.data.io import arrays, pictures, tabular
 from tasks.data.io.arrays import StoredArray
-from tasks.data.io.discovery import CLOSED_FOLDERS, LINKS, PICTURE_SUFFIXES, LeftOut, explain_file_errors, walk_files
+from tasks.data.io.discovery import (
+    CLOSED_FOLDERS,
+    LABELS_FILE,
+    LINKS,
+    PICTURE_SUFFIXES,
+    LeftOut,
+    explain_file_errors,
+    walk_files,
+)
 from tasks.data.io.pictures import Item, Shape
 from tasks.data.levels import sort_levels
 from tasks.data.report import Finding, error, note
@@ -45,7 +53,6 @@ LEFT_OUT = {
     LINKS: "links to folders",
     CLOSED_FOLDERS: "folders that cannot be read",
 }
-CLASS_NAMES = "labels.txt"  # beside the files: one class per line
 # The names of arrays of images and labels, before or after the word for their part.
 ARRAY_NAMES = (("images", "labels"), ("x", "y"), ("X", "y"), ("image", "label"))
 ARRAY_PARTS = ("", "train", "test", "val", "validation", "valid")
@@ -180,30 +187,6 @@ class ImageArray(NamedTuple):
     labels: Array  # (n,) whole numbers or names
 
 
-def find_idx(folder: Path) -> LabelledImages | None:
-    """The files of MNIST, and others with such names; None if there are none."""
-    found: dict[int | None, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if "idx3" in path.name and "images" in path.name and path.is_file():
-            first = found.setdefault(_split_named(path.name), path)
-            if path.name not in (first.name, first.name + arrays.PACKED):  # torchvision keeps both
-                expected = "one file of images for each part"
-                raise DataError(f"{first} and {path.name} beside it", expected, "move those of other data elsewhere")
-    files, parts = [*found.values()], []
-    for path in found.values():
-        file = arrays.open_arrays(path)
-        if not {"images", "labels"} <= file.keys():
-            expected = (
-                "a file of labels for each file of images, with the same name except for labels and idx1 in place of "
-                "images and idx3"
-            )
-            raise DataError(f"no labels beside {path}", expected, "put them there")
-        labels = file["labels"]()
-        files.append(labels.path)
-        parts.append(_image_array(str(path), path.name, file["images"](), labels))
-    return _label_rows(folder, files, parts) if found else None
-
-
 def find_arrays(path: Path) -> LabelledImages:
     """The arrays of an ``.npz`` or safetensors file: ``images`` and ``labels``, or those with Keras's names."""
     file = arrays.open_arrays(path)
@@ -244,11 +227,14 @@ def _image_array(location: str, name: str, array: StoredArray, labels: StoredArr
         found = f"{location} holds {array.dtype} of shape {list(shape)}"
         expected = "uint8 pixels, 0 to 255, of shape [images, height, width], or with 3 channels last"
         raise DataError(found, expected, "convert the array: multiply shares of 1 by 255, put channels last")
-    size = max(1, min(JOB_IMAGES, JOB_BYTES // array.row_bytes))
-    # copied, since the next are read while these wait
-    return ImageArray(
-        location, _split_named(name), lambda: map(np.copy, array.batches(size)), read_labels(labels, shape[0])
-    )
+    size = max(1, min(JOB_IMAGES, JOB_BYTES // math.prod(shape[1:])))
+
+    def blocks() -> Iterator[Array]:
+        pixels = array.read()
+        for start in range(0, len(pixels), size):
+            yield pixels[start : start + size]
+
+    return ImageArray(location, _split_named(name), blocks, read_labels(labels, shape[0]))
 
 
 def find_parquet(path: Path) -> LabelledImages | None:
@@ -320,14 +306,13 @@ def read_labels(labels: StoredArray, num_rows: int, kinds: str = "iuU") -> Array
     """The label of each row ``(n,)`` in memory: whole numbers or names, or values of other numpy ``kinds``.
 
     Raises:
-        DataError: the labels are of other kinds, do not match the number of rows, or are too large.
+        DataError: the labels are of other kinds, or do not match the number of rows.
     """
-    one_each = labels.shape in ((num_rows,), (num_rows, 1))
-    if not one_each or labels.dtype.kind not in kinds or labels.num_bytes > arrays.MOST_LABEL_BYTES:
+    if labels.shape not in ((num_rows,), (num_rows, 1)) or labels.dtype.kind not in kinds:
         found = f"{labels.path} holds {labels.dtype} labels of shape {list(labels.shape)}"
         expected = f"a whole number{' or a name' if 'U' in kinds else ''} for each of {num_rows} rows"
         raise DataError(found, expected, "write them again, beside the rows that they are of")
-    return np.asarray(labels).reshape(-1)
+    return labels.read().reshape(-1)
 
 
 def classes_of_labels(labels: Array, names: tuple[str, ...] = ()) -> tuple[list[str], Array]:
@@ -361,7 +346,7 @@ def read_class_names(path: Path, file: arrays.ArrayFile | None = None) -> tuple[
     Raises:
         DataError: a name is empty or stands twice.
     """
-    names, beside = tuple[str, ...](), (path if path.is_dir() else path.parent) / CLASS_NAMES
+    names, beside = tuple[str, ...](), (path if path.is_dir() else path.parent) / LABELS_FILE
     if file and "class_names" in file:
         array = file["class_names"]()
         names = tuple(map(str, read_labels(array, math.prod(array.shape))))
@@ -391,7 +376,7 @@ def _label_rows(path: Path, files: list[Path], parts: list[ImageArray], names: t
             other = f"label {part.labels[row]} at row {row} of {part.location}"
             are_words = part.labels.dtype.kind == "U"
             expected = f"one of {format_names(names, LONGEST)}" if are_words else f"labels from 0 to {len(names) - 1}"
-            raise DataError(other, expected, f"correct the label, or {CLASS_NAMES}")
+            raise DataError(other, expected, f"correct the label, or {LABELS_FILE}")
     class_names = names or sort_levels(itertools.chain.from_iterable(classes for classes, _ in found))
     numbers = {name: number for number, name in enumerate(class_names)}
     sizes, of_images = [len(part.labels) for part in parts], None

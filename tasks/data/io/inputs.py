@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from gradmill.rows import UNKNOWN, describe_fault
 from tasks.data.io import arrays, date_parts, images, pictures, tabular
-from tasks.data.io.arrays import StoredArray
+from tasks.data.io.arrays import ARRAY_SUFFIXES, StoredArray
 from tasks.data.io.batches import (
     CHUNK_BYTES,
     SINGLE_VALUES,
@@ -31,13 +31,13 @@ from tasks.data.io.csv import FAULT
 from tasks.data.io.discovery import (
     GZIP,
     JSON_SUFFIXES,
+    LABELS_FILE,
     PICTURE_SUFFIXES,
     TABLE_SUFFIXES,
     DataFile,
     DataFiles,
     broken_file,
     changed_file,
-    describes_labels,
     find_data,
     is_picture,
     select_sheet,
@@ -66,7 +66,6 @@ FITS = {
     VALUE: SINGLE_VALUES,
 }  # for each kind in the recipe: the kinds that a column of a typed file may have
 SHOWN = 40  # columns that a message lists
-ARRAY_SUFFIXES = (".npy", ".npz", ".safetensors")  # of files whose columns have no names
 TOLERATED_PERCENT = 1  # rejects of tables and pictures that are tolerated
 SHARD_BYTES = 2**31
 MOST_PICTURES, MOST_PACKED_PICTURES = 2**11, 2**13  # in a shard
@@ -344,7 +343,7 @@ def _open_rows(path: Path, spec: ReadSpec) -> tuple[StoredArray, Array | None]:
         return rows, None
     has_names &= SPLIT_KEY not in file  # in a prepared split, labels are indices of classes
     kinds = "iuU" if has_names else "iu" if spec.class_names else "iuf"
-    values = images.read_labels(labels(), len(rows), kinds)
+    values = images.read_labels(labels(), rows.shape[0], kinds)
     if not has_names:
         return rows, values
     known = y_true(values, spec, images.read_class_names(path, file))
@@ -353,29 +352,31 @@ def _open_rows(path: Path, spec: ReadSpec) -> tuple[StoredArray, Array | None]:
 
 def _unpack_rows(file: DataFile, spilled: Path, spec: ReadSpec) -> Prepared:
     rows, _ = _open_rows(path := Path(file.path), spec)
-    if not (rows.is_packed or rows.is_fortran):
-        return path, len(rows)
+    if not rows.member:
+        return path, rows.shape[0]
     if not spilled.is_file():
-        arrays.unpack(rows, spilled)
-    return spilled, len(rows)
+        rows.unpack(spilled)
+    return spilled, rows.shape[0]
 
 
 def _array_batches(file: InputFile, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
-    array, y_true = _open_rows(Path(file.path), spec)
+    stored, y_true = _open_rows(Path(file.path), spec)
     if file.readable != file.path:
-        array = arrays.open_npy(Path(file.readable))
-    step, recipe = max(1, min(spec.chunk_rows, CHUNK_BYTES // array.row_bytes)), spec.recipe
+        stored = arrays.open_npy(Path(file.readable))
+    array, recipe = stored.read(), spec.recipe
+    row_bytes = math.prod(array.shape[1:]) * array.itemsize
+    step = max(1, min(spec.chunk_rows, CHUNK_BYTES // row_bytes))
     for first in range(start, stop, step):
         rows = array[first : min(first + step, stop)]
         y = None if y_true is None else y_true[first : first + len(rows)]
         if recipe.columns:
-            values = recipe.encode(np.asarray(rows))
+            values = recipe.encode(rows)
             faults = _find_faults(values, spec, partial(_describe_code, recipe.columns, values))
             yield make_batch(file, first, values, faults, y_true=y)
         elif array.shape[1:] == recipe.input.shape:  # read later, batch by batch, by the model
             yield make_batch(file, first, rows, y_true=y)
         else:
-            yield _decode(file, first, [*np.asarray(rows)], [], spec, y_true=y)
+            yield _decode(file, first, [*rows], [], spec, y_true=y)
 
 
 def _describe_code(columns: Sequence[Column], values: Array, row: int, at: int) -> str:
@@ -384,7 +385,7 @@ def _describe_code(columns: Sequence[Column], values: Array, row: int, at: int) 
     return f"{column.name} is {describe_fault(column.kind, code, code, '', '')}"
 
 
-ARRAY = Format("array", (*ARRAY_SUFFIXES, ".idx"), _unpack_rows, _array_batches)  # files without a suffix are IDX
+ARRAY = Format("array", ARRAY_SUFFIXES, _unpack_rows, _array_batches)
 
 
 # Pictures
@@ -467,8 +468,8 @@ BY_SUFFIX = {suffix: each for each in FORMATS.values() for suffix in each.suffix
 
 def is_input(path: Path) -> bool:
     """Whether a file found in a folder is an input, by its name; none that tools write for themselves."""
-    is_known = path.name.lower().removesuffix(GZIP).endswith(tuple(BY_SUFFIX)) or "idx3" in path.name
-    return is_known and not path.name.startswith("_") and not describes_labels(path)
+    is_known = path.name.lower().removesuffix(GZIP).endswith(tuple(BY_SUFFIX))
+    return is_known and not path.name.startswith("_") and path.name != LABELS_FILE
 
 
 def find_inputs(source: str, output: Path | None = None, full_digest: bool = False) -> DataFiles:
@@ -533,15 +534,20 @@ def _format_for(file: DataFile, spec: ReadSpec) -> Format:
     """
     # Only here it is decided which formats are read for which models; the code that reads them does not check again.
     is_of_columns = bool(spec.recipe.columns)
-    kind = BY_SUFFIX.get(file.suffix, ARRAY)
-    if kind is ARRAY and file.suffix not in ARRAY_SUFFIXES and spec.recipe.is_by_name:
+    kind = BY_SUFFIX.get(file.suffix)
+    if kind is ARRAY and not file.name.endswith(ARRAY_SUFFIXES):
+        kind = None  # compressed
+    if kind is None and not spec.recipe.is_by_name:
+        action = "write them as .npy; torchvision.datasets.mnist reads IDX" if "idx" in file.name else "convert it"
+        raise DataError(f"{file.path} is of no known kind", f"files named *{' *'.join(BY_SUFFIX)}", action)
+    if kind is None:
         kind = SPILLED  # CSV as in training, whatever its name
     elif kind is PARQUET:
         kind = PICTURES if not is_of_columns else SPILLED if file.is_remote or file.partition else PARQUET
     if kind in TABLES and not is_of_columns:
         found = f"{file.path} is a table of {file.suffix.removeprefix('.')}"
         action = "name a model of tables with --name, or convert it"
-        raise DataError(found, "images (IDX, .npy, Parquet, PNG …)", action)
+        raise DataError(found, "images (.npy, Parquet, PNG …)", action)
     if spec.ids and kind not in (*TABLES, PICTURES):
         raise UsageError(f"--id-column {spec.ids[0]} and {file.path}", "the rows of a table", "leave it out")
     if kind is PICTURE and is_of_columns:
@@ -599,8 +605,8 @@ def read_batches(inputs: list[InputFile], start: int, stop: int, spec: ReadSpec)
             continue
         for batch in FORMATS[file.format].batches(file, first - file.first_row, last - file.first_row, spec):
             size += batch.num_rows
-            if size < spec.chunk_rows:  # no file stays open while its rows wait for those of others
-                batch = batch._replace(X=np.asarray(batch.X))
+            if size < spec.chunk_rows:  # no file stays mapped while its rows wait for those of others
+                batch = batch._replace(X=np.array(batch.X))
             waiting.append(batch)
             if size >= spec.chunk_rows:
                 yield _join(waiting)

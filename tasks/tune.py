@@ -6,6 +6,8 @@ import time
 
 from tasks.fitting.search_space import describe_settings
 from tasks.fitting.tune import TrialTraining, open_search, read_validation_parts
+from tasks.judging.tuning_figures import draw_study
+from tasks.machine import resources
 from tasks.machine.run_messages import print_message
 from tasks.machine.words import format_number, pluralize
 from tasks.parameters import Search, Training
@@ -35,10 +37,11 @@ def tune(run: RunFolder, prepared: PreparedDataset, training: Training, search: 
     if training.weight_decay == "auto":  # which is a search of its own
         training = training.model_copy(update={"weight_decay": None})
     work = TrialTraining(prepared, training)
+    num_at_once = min(work.num_at_once, search.workers or resources.count_cores())
     with (
         gpu_lock.hold(training.device),
         open_search(run.name, work, search, afresh=run.force) as trials,
-        shards.open_workers(search, work, most=work.num_at_once) as submit,
+        shards.open_workers(search, work, num_at_once) as submit,
     ):
         done = len(trials.trials)
         if done:
@@ -49,10 +52,10 @@ def tune(run: RunFolder, prepared: PreparedDataset, training: Training, search: 
                 advance()
                 print_message(said := _describe_trial(trial, best), short=said.rpartition(": ")[0])
 
-            trials.run(submit, started + (1 - FINAL) * timeout, show)
-        if len(trials.trials) < trials.num_wanted:
+            trials.run(submit, num_at_once, started + (1 - FINAL) * timeout, show)
+        if (done := len(trials.trials)) < trials.num_wanted:
             print_message(
-                f"the time for trials ran out after {len(trials.trials)} of {trials.num_wanted}; "
+                f"the time for trials ran out after {done} of {trials.num_wanted}; "
                 "run the same command again to continue"
             )
         seeds = pluralize(trials.num_seeds, "other seed")
@@ -64,7 +67,7 @@ def tune(run: RunFolder, prepared: PreparedDataset, training: Training, search: 
         worse = "" if tuned.is_better else ": no better than the previous settings; nothing is kept"
         print_message(f"{best}{worse}", short=losses)
         read_validation_parts.cache_clear()
-        return SearchResult(trials=trials.trials, tuned=tuned)
+        return SearchResult(trials=trials.trials, tuned=tuned, pictures=draw_study(trials.study, run))
 
 
 def _describe_trial(trial: Trial, best: Trial | None) -> str:

@@ -25,7 +25,6 @@ from tasks.store.run_folder import RunFolder
 from tasks.store.tuning_result import SearchResult
 
 SEARCH_PICTURES = {
-    artifact_paths.TUNING_WINNER: "What was found, beside the previous settings",
     artifact_paths.TUNING_HISTORY: "History",
     artifact_paths.TUNING_IMPORTANCES: "What mattered",
     artifact_paths.TUNING_SLICES: "Each setting by itself",
@@ -79,12 +78,10 @@ def show_evaluation(result: EvaluationResult) -> None:
 
 
 def show_search(run: RunFolder, searched: SearchResult) -> None:
-    """Draw the results of a search, write its page into the run's folder, and show it."""
+    """Write the page of a search into the run's folder, and show it."""
     with _never_in_the_way():
-        from tasks.judging import tuning_figures
-
-        files = {file.path.name: file.path for file in tuning_figures.draw(searched.trials, searched.tuned, run.path)}
-        pictures = [PagePicture(SEARCH_PICTURES[name], path.read_bytes(), name) for name, path in files.items()]
+        paths = [file.path for file in searched.pictures]
+        pictures = [PagePicture(SEARCH_PICTURES[path.name], path.read_bytes(), path.name) for path in paths]
         page = run_pages.search_page(run.name, searched, pictures)
         atomic.write_bytes(run.file(artifact_paths.TUNING_PAGE), render_markdown(page, embed=False).encode())
         _show(f"{run.name}-tuning", page, "a search for settings")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import create_trial
+from optuna.trial import Trial, create_trial
 from pydantic import ValidationError
 
 from tasks.errors import UsageError
@@ -99,13 +99,18 @@ def find_given(space: Space, training: Training) -> Settings:
     return given
 
 
-def shorten(space: Space, params: Settings) -> Settings:
-    """Round numbers to three digits, which a person can type again; more digits make no different model."""
-    short = dict(params)
+def suggest_settings(trial: Trial, space: Space) -> Settings:
+    """The settings of a trial; numbers have three digits, which a person can type again."""
+    settings = Settings()
     for field, values in space.items():
-        if isinstance(values, FloatDistribution):
-            short[field] = min(max(float(f"{params[field]:.3g}"), values.low), values.high)
-    return short
+        if isinstance(values, CategoricalDistribution):
+            settings[field] = trial.suggest_categorical(field, values.choices)  # type: ignore[assignment]  # no None
+        elif isinstance(values, IntDistribution):
+            settings[field] = trial.suggest_int(field, values.low, values.high, log=values.log)
+        elif isinstance(values, FloatDistribution):
+            value = float(f"{trial.suggest_float(field, values.low, values.high, log=values.log):.3g}")
+            settings[field] = min(max(value, values.low), values.high)
+    return settings
 
 
 def describe_settings(settings: Settings) -> str:

@@ -1,33 +1,39 @@
-"""A search for settings: Optuna asks for trials in waves, and each is trained where only training rows are seen.
-
-Which settings a trial gets, and whether it is pruned, depends on its number, the seed and the trials of earlier waves:
-not on the number of cores, on which of a wave ends first, nor on how often the search was interrupted.
-"""
+"""A search for settings by Optuna: each trial is trained where only training rows are seen, several side by side."""
 
 import json
 import math
 import os
 import statistics
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-import numpy as np
 import optuna
 import torch
+from optuna.pruners import SuccessiveHalvingPruner
 from optuna.samplers import TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
 from tasks.errors import TrainingDiverged, UsageError
 from tasks.fitting import devices
-from tasks.fitting.search_space import Settings, Space, find_given, list_grid, list_space, narrow_space, shorten
+from tasks.fitting.search_space import (
+    Settings,
+    Space,
+    find_given,
+    list_grid,
+    list_space,
+    narrow_space,
+    suggest_settings,
+)
 from tasks.fitting.trainer import VALIDATION, Parts, Trainer, make_trainer, require_rows_to_choose_by
 from tasks.machine.run_messages import print_message
 from tasks.parameters import Implementation, Search, Training
@@ -35,11 +41,12 @@ from tasks.records import PreparedDataset
 from tasks.store import artifact_paths, atomic, locks, verified_files
 from tasks.store.tuning_result import Trial, TunedSettings
 
-FORMAT = "2"  # the format of the study; until c692a25 it was another one
+FORMAT = "3"  # of the study; other releases had others
 STUDY, TRIAL = "search", "trial"
-WAVE = 4  # trials that are asked for at once, whatever the number of cores
+ENDED = TrialState.COMPLETE, TrialState.PRUNED
+AT_ONCE = 4  # trials side by side; with many more, Optuna would choose their settings blindly
 SHORT = 0.15  # the share of its epochs that a trial is trained for at first
-BEST = 5.0  # percent: a trial must then be among the best of the earlier ones to get all its epochs
+BEST = 8  # one in so many of the trials so far gets all its epochs
 LATE = 5  # the last fifth of the epochs counts
 FINALISTS = 2
 SEEDS = 5  # that each finalist is trained with; the search's own seed, by which it became a finalist, is not among them
@@ -47,23 +54,19 @@ SMALLER = "search smaller rates, such as --space lr=0.001:0.01; what was learned
 
 
 class TrialSpec(NamedTuple):
-    """What a process needs to know about a trial, besides what all trials have in common."""
+    """What a process needs to know about one training, besides what all have in common."""
 
-    number: int
     settings: Settings
     seed: int
     deadline: float  # in seconds since 1970
-    most: float | None = None  # the loss after short training above which it is pruned; None: no such training
+    share: float = 1.0  # of its epochs
 
 
-class TrialResult(NamedTuple):
-    """The outcome of a trial, and its loss after its short training, if it had one."""
-
-    trial: Trial
-    short_loss: float | None
+Submit = Callable[[TrialSpec], "Future[list[float]]"]
 
 
-Submit = Callable[[TrialSpec], "Future[TrialResult | None]"]
+class DeadlinePassed(Exception):
+    """The time ran out while a trial was trained."""
 
 
 @dataclass(frozen=True)
@@ -73,61 +76,44 @@ class TrialTraining:
     prepared: PreparedDataset
     base: Training
 
-    def __call__(self, spec: TrialSpec) -> TrialResult | None:
-        """Train one trial; None if the deadline passed before it ended.
+    def __call__(self, spec: TrialSpec) -> list[float]:
+        """The validation loss after each epoch, up to the first that is not finite; empty if the deadline passed."""
+        trainer, parts = self.read_parts(spec.settings)
+        if spec.share < 1:
+            num_epochs = trainer.find_hyperparameters(len(parts.fitted)).num_epochs
+            shortened = trainer.training.model_copy(update={"num_epochs": math.ceil(spec.share * num_epochs)})
+            trainer = trainer.with_training(shortened)
+        return trainer.list_validation_losses(parts, spec.seed, spec.deadline)
 
-        First for a few of its epochs, in which its learning rate takes its whole course: losses in the middle of a
-        course say little, for rates that are best at its end are the worst there.
-
-        Trials are compared by the mean loss of the last fifth of their epochs, or by the last one where training
-        converges. Where the loss leaps from epoch to epoch, the best last epoch of many trials is luck: of 64 on
-        Fashion-MNIST the winner had 0.431 after 0.488, and with other seeds a test accuracy of 0.79 to 0.84.
-        """
-        started, outcome, short_loss = time.perf_counter(), "complete", None
-        (trainer, parts), training = read_validation_parts(self.prepared, self.base), self.apply(spec.settings)
+    def read_parts(self, settings: Settings) -> tuple[Trainer, Parts]:
+        """The trainer of a trial with these settings, and the rows that it sees."""
+        (trainer, parts), training = read_validation_parts(self.prepared, self.base), self.apply(settings)
         # Both implementations learn the same weights, and this one takes less time.
         if self.prepared.task == "classification":
             training = training.model_copy(update={"implementation": Implementation.SCRATCH})
-        trainer, lengths = trainer.with_training(training), [training.num_epochs]
-        if spec.most is not None and not trainer.converges:
-            last = trainer.find_hyperparameters(len(parts.fitted)).num_epochs
-            lengths = [*dict.fromkeys([math.ceil(SHORT * last), *lengths])]
-        for length in lengths:
-            this = trainer.with_training(training.model_copy(update={"num_epochs": length}))
-            losses = this.list_validation_losses(parts, spec.seed, spec.deadline)
-            if not losses:
-                return None
-            loss = losses[-1] if trainer.converges else statistics.fmean(losses[-math.ceil(len(losses) / LATE) :])
-            if not math.isfinite(losses[-1]):
-                outcome, short_loss = "diverged", None
-                break
-            if length != lengths[-1] and spec.most is not None:
-                outcome, short_loss = "pruned" if loss > spec.most else "complete", loss
-                if outcome == "pruned":
-                    break
-        finite = tuple(filter(math.isfinite, losses))
-        trial = Trial.model_validate(
-            {
-                "number": spec.number,
-                "settings": spec.settings,
-                "validation_loss": None if outcome == "diverged" else loss,
-                "losses": finite,
-                "epochs": len(finite),
-                "seconds": round(time.perf_counter() - started, 3),
-                "outcome": outcome,
-            }
-        )
-        return TrialResult(trial, short_loss)
-
-    @property
-    def num_at_once(self) -> int:
-        """How many trials one machine trains side by side: a wave, but one on a GPU."""
-        return 1 if devices.resolve(self.base.device).type == "cuda" else WAVE
+        return trainer.with_training(training), parts
 
     def apply(self, settings: Settings) -> Training:
         """The training of a trial with these settings; only the search itself prunes it."""
         values = self.base.model_dump() | {"defaults": self.base.defaults, "patience": None} | settings
         return Training.model_validate(values)
+
+    def summarize(self, losses: list[float], settings: Settings) -> float:
+        """The loss by which trials are compared: the mean of the last fifth of the epochs, NaN if training diverged.
+
+        Where training converges it is the last one. Where the loss leaps from epoch to epoch, the best last epoch of
+        many trials is luck: of 64 on Fashion-MNIST the winner had 0.431 after 0.488, and with other seeds a test
+        accuracy of 0.79 to 0.84.
+        """
+        if not math.isfinite(losses[-1]):
+            return math.nan
+        converges = self.read_parts(settings)[0].converges
+        return losses[-1] if converges else statistics.fmean(losses[-math.ceil(len(losses) / LATE) :])
+
+    @property
+    def num_at_once(self) -> int:
+        """How many trials are trained side by side at most; on a GPU it is one."""
+        return 1 if devices.resolve(self.base.device).type == "cuda" else AT_ONCE
 
 
 @lru_cache(maxsize=1)
@@ -153,79 +139,90 @@ class HyperparameterSearch:
     """The trials of one search, in a study that outlives the process."""
 
     def __init__(self, study: optuna.Study, space: Space, training: TrialTraining, num_trials: int) -> None:
-        """A space with no more settings than ``num_trials`` is a grid: each of its settings is tried once."""
-        self._study, self._space, self._training = study, space, training
+        """A space with no more settings than ``num_trials`` is a grid: each of its settings is tried once.
+
+        Otherwise the first trial has the settings of the training before, as far as they lie in the space. Trials that
+        a kill interrupted are tried again.
+        """
+        self.study, self._space, self._training = study, space, training
+        for interrupted in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            study.tell(interrupted.number, state=TrialState.FAIL)
+            study.enqueue_trial(interrupted.params)
         grid = list_grid(space)
-        self._grid = grid if len(grid) <= num_trials else []
-        self.num_wanted = len(study.trials) + len(self._list_untried()) if self._grid else num_trials
+        is_grid = 0 < len(grid) <= num_trials
+        for settings in grid if is_grid else [find_given(space, training.base)]:
+            study.enqueue_trial(settings, skip_if_exists=True)
+        waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        self.num_wanted = len(self.trials) + len(waiting) if is_grid else num_trials
 
     @property
     def trials(self) -> tuple[Trial, ...]:
         """The trials that have ended, by number."""
-        return _read_trials(self._study)
+        return _read_trials(self.study)
 
-    def run(self, submit: Submit, deadline: float, on_trial: Callable[[Trial, Trial | None], None]) -> None:
-        """Train wave after wave until there are as many trials as wanted, or the deadline passes.
+    def run(
+        self, submit: Submit, num_at_once: int, deadline: float, on_trial: Callable[[Trial, Trial | None], None]
+    ) -> None:
+        """Train trials until there are as many as wanted, or the deadline passes.
 
-        Each trial is kept as soon as it and those before it have ended; then ``on_trial`` is called with it and with
-        the best so far. The rest of a wave that was interrupted is trained with the settings that it had.
+        ``on_trial`` is called with each that has ended, and with the best so far.
         """
-        while (done := len(self._study.trials)) < self.num_wanted and time.time() < deadline:
-            first = done - done % WAVE
-            earlier = self._study.get_trials(deepcopy=False)[:first]
-            losses = [loss for each in earlier for loss in each.intermediate_values.values()]
-            most = float(np.percentile(losses, BEST)) if len(losses) >= WAVE else math.inf
-            asked = self._list_untried()[: WAVE - done % WAVE] or self._ask(first, earlier)[done - first :]
-            seed = self._training.base.seed_number
-            specs = [
-                TrialSpec(done + at, shorten(self._space, params), seed, deadline, most)
-                for at, params in enumerate(asked)
-            ]
-            futures = [submit(spec) for spec in specs]
-            for params, future in zip(asked, futures, strict=True):
-                result = future.result()
-                if result is None:
-                    return
-                self._keep(params, result)
-                on_trial(result.trial, next(iter(self._rank()), None))
+        lock, context = threading.Lock(), copy_context()  # what is printed belongs to the caller's Prefect run
 
-    def _list_untried(self) -> list[Settings]:
-        """The settings of the grid that no trial had: an earlier call with fewer trials chose its own."""
-        tried = [each.params for each in self._study.get_trials(deepcopy=False)]
-        return [settings for settings in self._grid if settings not in tried]
+        def report(_: optuna.Study, ended: FrozenTrial) -> None:
+            if ended.state in ENDED:
+                with lock:
+                    best = next(iter(self._rank()), None)
+                    context.run(on_trial, Trial.model_validate_json(json.dumps(ended.user_attrs[TRIAL])), best)
 
-    def _ask(self, first: int, earlier: list[FrozenTrial]) -> list[Settings]:
-        """The settings of the wave that begins with the trial ``first``.
-
-        The very first trial has the settings of the training before, as far as they lie in the space.
-        """
-        asking = optuna.create_study()
-        asking.add_trials(earlier)
-        params = []
-        for number in range(first, min(first + WAVE, self.num_wanted)):
-            seed = int(np.random.SeedSequence([self._training.base.seed_number, number]).generate_state(1)[0])
-            asking.sampler = TPESampler(seed=seed, n_startup_trials=WAVE, constant_liar=True)
-            if number == 0:
-                asking.enqueue_trial(find_given(self._space, self._training.base))
-            params.append(asking.ask(self._space).params)
-        return params
-
-    def _keep(self, params: Settings, result: TrialResult) -> None:
-        trial, short_loss = result
-        is_complete = trial.outcome == "complete"
-        self._study.add_trial(
-            create_trial(
-                state=TrialState.COMPLETE if is_complete else TrialState.PRUNED,
-                value=trial.validation_loss if is_complete else None,
-                params=params,
-                distributions=self._space,
-                user_attrs={TRIAL: trial.model_dump(mode="json")},
-                # A trial that has diverged has none: Optuna treats it as the worst.
-                intermediate_values={} if short_loss is None else {1: short_loss},
-            )
+        self.study.optimize(
+            lambda trial: self._train(trial, submit, deadline),
+            n_trials=max(0, self.num_wanted - len(self.trials)),
+            timeout=None if math.isinf(deadline) else max(0.0, deadline - time.time()),
+            n_jobs=num_at_once,
+            catch=DeadlinePassed,
+            callbacks=[report],
         )
 
-    def compare(self, submit: Submit, deadline: float, on_trial: Callable[[], object], run_name: str) -> TunedSettings:
+    def _train(self, trial: optuna.Trial, submit: Submit, deadline: float) -> float:
+        """The objective.
+
+        A trial is first trained for a few of its epochs, in which its learning rate takes its whole course: losses in
+        the middle of a course say little, for rates that are best at its end are the worst there.
+        """
+        settings, started = suggest_settings(trial, self._space), time.perf_counter()
+        trainer, _ = self._training.read_parts(settings)
+        outcome: Literal["complete", "pruned", "diverged"] = "complete"
+        for share in (1.0,) if trainer.converges else (SHORT, 1.0):
+            losses = submit(TrialSpec(settings, self._training.base.seed_number, deadline, share)).result()
+            if not losses:
+                self.study.enqueue_trial(trial.params)
+                raise DeadlinePassed
+            loss = self._training.summarize(losses, settings)
+            if math.isnan(loss):
+                outcome = "diverged"
+                break
+            if share < 1:
+                trial.report(loss, step=1)
+                if trial.should_prune():
+                    outcome = "pruned"
+                    break
+        finite = tuple(filter(math.isfinite, losses))
+        record = Trial(
+            number=trial.number,
+            settings=settings,
+            validation_loss=None if outcome == "diverged" else loss,
+            losses=finite,
+            epochs=len(finite),
+            seconds=round(time.perf_counter() - started, 3),
+            outcome=outcome,
+        )
+        trial.set_user_attr(TRIAL, record.model_dump(mode="json"))
+        if outcome != "complete":
+            raise optuna.TrialPruned
+        return loss
+
+    def compare(self, submit: Submit, deadline: float, on_seed: Callable[[], object], run_name: str) -> TunedSettings:
         """Train the best trials, and the previous settings, with more seeds; the smallest mean loss wins.
 
         Of two trials, the one that was trained with more seeds is better. Seeds that the deadline cuts off do not
@@ -239,15 +236,15 @@ class HyperparameterSearch:
         num_seeds, finalists = self.num_seeds, self._find_finalists()
         # Values that are found by rule when not given are left out.
         before: Settings = base.model_dump(mode="json", include=set(finalists[0].settings), exclude_none=True)
-        every = [*(trial.settings for trial in finalists), before]
+        contestants = [*(trial.settings for trial in finalists), before]
         seeds = range(base.seed_number + 1, base.seed_number + 1 + num_seeds)
-        futures = [[submit(TrialSpec(at, each, seed, deadline)) for at, each in enumerate(every)] for seed in seeds]
+        futures = [[submit(TrialSpec(settings, seed, deadline)) for settings in contestants] for seed in seeds]
         by_seed = list[list[float | None]]()
         for of_seed in futures:
             results = [future.result() for future in of_seed]
-            on_trial()
-            if None not in results:
-                by_seed.append([result.trial.validation_loss for result in results if result])
+            on_seed()
+            if all(results):
+                by_seed.append(list(map(self._find_loss, results, contestants)))
         if len(by_seed) < num_seeds:
             print_message(f"time ran out after {len(by_seed)} of {num_seeds} seeds")
         if not by_seed:
@@ -270,12 +267,15 @@ class HyperparameterSearch:
             run=run_name,
         )
 
+    def _find_loss(self, losses: list[float], settings: Settings) -> float | None:
+        loss = self._training.summarize(losses, settings)
+        return None if math.isnan(loss) else loss
+
     @property
     def num_seeds(self) -> int:
         """How many seeds finalists are trained with: one where any seed gives the same weights."""
-        trainer, _ = read_validation_parts(self._training.prepared, self._training.base)
-        settings = next((trial.settings for trial in self._rank()), {})
-        return 1 if trainer.with_training(self._training.apply(settings)).is_deterministic else SEEDS
+        settings = next((trial.settings for trial in self._rank()), Settings())
+        return 1 if self._training.read_parts(settings)[0].is_deterministic else SEEDS
 
     def _rank(self) -> list[Trial]:
         """The trials that came to their end, the smallest loss first."""
@@ -296,9 +296,8 @@ class HyperparameterSearch:
 
 
 def _read_trials(study: optuna.Study) -> tuple[Trial, ...]:
-    return tuple(
-        Trial.model_validate_json(json.dumps(each.user_attrs[TRIAL])) for each in study.get_trials(deepcopy=False)
-    )
+    ended = study.get_trials(deepcopy=False, states=ENDED)
+    return tuple(Trial.model_validate_json(json.dumps(trial.user_attrs[TRIAL])) for trial in ended)
 
 
 @contextmanager
@@ -314,11 +313,13 @@ def open_search(name: str, training: TrialTraining, search: Search, afresh: bool
     options = [name, sorted(search.space), base.model_dump(mode="json", exclude={"device", "patience"})]
     digest = verified_files.sha256(json.dumps(options).encode())
     path = artifact_paths.study(prepared.name, digest[: artifact_paths.DIGEST_CHARACTERS])
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     with locks.hold_lock(artifact_paths.lock_of_study(path), "the same search is running; waiting for it"):
         path.parent.mkdir(parents=True, exist_ok=True)
         Path(f"{path}.lock").unlink(missing_ok=True)  # Optuna's own, which a killed search leaves behind
         study = _open_study(path, about, afresh)
+        study.sampler = TPESampler(seed=base.seed_number, n_startup_trials=AT_ONCE, constant_liar=True)
+        study.pruner = SuccessiveHalvingPruner(min_resource=1, reduction_factor=BEST)
         path.touch()  # marks it as in use
         yield HyperparameterSearch(study, space, training, search.trials)
         atomic.sync(path)

@@ -1,9 +1,9 @@
 """A candidate compared with the champion and the best version, all measured on the same test rows in the same run.
 
-Each version is fed these rows through its own recipe, and compared on those that it was not trained on. The best is the
-one that did better in the last comparison: a champion that is within its margin of the best does not replace it, so
-that small losses cannot add up. Versions that were rolled back from are held for being bad, whatever their figures say:
-nothing is compared with them.
+Each version is fed these rows through its own recipe, and compared on those that it was not trained on. The champion
+takes the place of the best version only if it is better by more than the margin, and than chance explains. So small
+losses cannot add up, and no version is the best because it was lucky with a few rows. Versions that were rolled back
+from are held for being bad, whatever their figures say: nothing is compared with them.
 """
 
 import functools
@@ -61,7 +61,7 @@ class ModelAnswers(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """The verdicts on a candidate, and the version that did best beside it; None where none was compared."""
+    """The verdicts on a candidate, and the best version from now on; None where none was compared."""
 
     gates: tuple[GateVerdict, ...] = ()
     best: int | None = None
@@ -258,13 +258,14 @@ def compare_losses(
     if not rises:
         mean, detail = float(np.average(losses, weights=weights)), "; ".join(few)
         return Comparison((gates.judge("champion_loss", mean, detail=detail),) if few else ())
-    found = judge_rises(rises, "rise", bounds.max_drop_p, few)
-    is_common = np.all([is_compared for is_compared, _ in compared], axis=0)
-    if np.count_nonzero(is_common) >= MIN_ROWS:  # otherwise each is compared with the candidate on rows of its own
-        common = weights[is_common]
-        means = [np.average(theirs[is_common], weights=common) for _, theirs in compared]
-        found = found._replace(best=rises[np.argmin(means)].version)
-    return found
+    best = rises[-1].version
+    if len(rises) == 2:
+        (are_new, of_champion), (are_new_to_best, of_best) = compared
+        counts = weights * (are_new & are_new_to_best)
+        parts = np.bincount(units, weights=counts / (counts.sum() or 1) * (of_best - of_champion))
+        if np.count_nonzero(counts) >= MIN_ROWS and is_real(parts, rises[0].margin, bounds.max_drop_p):
+            best = rises[0].version
+    return Comparison(judge_rises(rises, "rise", bounds.max_drop_p, few), best)
 
 
 def compare_labels(
@@ -281,14 +282,24 @@ def compare_labels(
         size, parts = int(np.count_nonzero(rows)), rows * (answers.is_right.astype(np.int8) - is_right)
         words = f"{name}{mine / size:.4f} against {theirs / size:.4f} of version {version}"
         rises.append(Rise(gate, version, words, (theirs - mine) / size, margin, margin, parts, size))
-    return judge_rises(rises, "drop", bounds.max_drop_p) if rises else Comparison()
+    if not rises:
+        return Comparison()
+    first, last = rises[0], rises[len(all_versions) - 1]
+    is_better = is_real(first.parts - last.parts, first.margin, bounds.max_drop_p, first.size)
+    best = first.version if is_better else last.version
+    return Comparison(judge_rises(rises, "drop", bounds.max_drop_p), best)
 
 
-def judge_rises(rises: Sequence[Rise], change: str, max_p: float, notes: Sequence[str] = ()) -> Comparison:
+def is_real(parts: Array, margin: float, max_p: float, size: float = 1.0) -> bool:
+    """Whether a single rise, the sum of ``parts`` ``(units,)`` over ``size``, is refused: beyond margin and chance."""
+    _, is_beyond, p = compare(parts[:, np.newaxis], np.array([margin]), size)
+    return bool(is_beyond[0] and p[0] < max_p)
+
+
+def judge_rises(rises: Sequence[Rise], change: str, max_p: float, notes: Sequence[str] = ()) -> tuple[GateVerdict, ...]:
     """The verdict of each gate, by its largest rise, or if any rise is refused, by the largest refused one.
 
-    One that chance may explain has no bound to keep: it is recorded. ``change`` is what a rise is called. The best
-    version is that of the largest rise of the first gate.
+    One that chance may explain has no bound to keep: it is recorded. ``change`` is what a rise is called.
     """
     margins, sizes = np.array([(each.margin, each.size) for each in rises]).T
     rise, is_beyond, p = compare(np.stack([each.parts for each in rises], axis=1), margins, sizes)
@@ -314,7 +325,7 @@ def judge_rises(rises: Sequence[Rise], change: str, max_p: float, notes: Sequenc
                 detail="; ".join([f"{words}, {reason}", *notes]),
             )
         )
-    return Comparison(tuple(verdicts), rises[max(by_gate[0], key=rise.__getitem__)].version)
+    return tuple(verdicts)
 
 
 def compare_squared_errors(ours: Answers, versions: Iterable[ModelAnswers], bounds: Gates) -> Comparison:

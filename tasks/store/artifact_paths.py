@@ -159,7 +159,6 @@ TUNING_HISTORY = "tuning-history.png"
 TUNING_SLICES = "tuning-slices.png"
 TUNING_PARALLEL = "tuning-parallel.png"
 TUNING_IMPORTANCES = "tuning-importances.png"
-TUNING_WINNER = "tuning-winner.png"
 
 
 def part(job_folder: Path, index: int) -> Path:

@@ -126,7 +126,7 @@ class Lineage(RootDocument):
     code: str
     metrics: Metrics
     gates: tuple[GateVerdict, ...]
-    best_version: Number | None = None  # the better of the versions that it was compared with
+    best_version: Number | None = None  # the best version, by the comparison when it was published
     profile: dict[str, Histogram]
     tolerances: Tolerances
 
@@ -235,7 +235,7 @@ def lost_pointer_error(name: str) -> DataError:
 
 
 def find_best_version(name: str) -> int | None:
-    """The version that did best in the last comparison, as the newest version names it; None if none is named.
+    """The best version by the last comparison, as the newest version names it; None if none is named.
 
     Versions that were rolled back from neither count nor name one.
 

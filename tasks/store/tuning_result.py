@@ -13,7 +13,7 @@ from tasks.machine.words import format_setting
 from tasks.parameters import Found, RetrainParameters, Training
 from tasks.store import artifact_paths
 from tasks.store.documents import Document, RootDocument
-from tasks.store.record_base import Record
+from tasks.store.record_base import FileRef, Record
 
 Setting = float | int | str
 
@@ -85,10 +85,11 @@ def mean_interval(values: Sequence[float]) -> MeanInterval:
 
 
 class SearchResult(Record):
-    """The result of the search stage: every trial, and the settings chosen."""
+    """The result of the search stage: every trial, the settings chosen, and pictures."""
 
     trials: tuple[Trial, ...]
     tuned: TunedSettings
+    pictures: tuple[FileRef, ...] = ()
 
 
 def write(name: str, tuned: TunedSettings) -> None:

@@ -3,7 +3,6 @@
 from prefect import flow
 
 from flows.pages import run_artifacts, run_names
-from flows.server import overviews
 from tasks.judge import judge
 from tasks.judging.evaluation_result import EvaluationResult
 from tasks.machine import resources
@@ -19,8 +18,7 @@ def evaluate(parameters: EvaluateParameters = EvaluateParameters()) -> Evaluatio
     resources.keep_imports()
     kept = parameters.model_dump(mode="json", exclude=PLACES)
     run = RunFolder.open(run_names.name_run_folder(f"evaluate-{parameters.name}"), kept)
-    with overviews.publish_at_end(parameters.name):
-        with run.in_use():
-            judged = judge(run, parameters)
-        run_artifacts.show_evaluation(judged)  # the overview links to it
+    with run.in_use():
+        judged = judge(run, parameters)
+    run_artifacts.show_evaluation(judged)
     return judged

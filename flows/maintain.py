@@ -3,7 +3,6 @@
 from prefect import flow
 
 from flows.pages import run_artifacts, run_names
-from flows.server import overviews
 from tasks.parameters import MaintainParameters
 from tasks.store import housekeeping
 
@@ -18,7 +17,6 @@ def maintain(parameters: MaintainParameters = MaintainParameters()) -> dict[str,
     for kind, gone in removed.items():
         print(f"{kind} removed: {(', '.join(gone) if kind == 'versions' else len(gone)) or 'none'}")
     run_artifacts.warn_of_full_disk()
-    overviews.publish(*overviews.list_names())
     if failure:
         raise failure
     return removed

@@ -3,7 +3,6 @@
 from prefect import flow
 
 from flows.pages import run_artifacts, run_names
-from flows.server import overviews
 from tasks.machine import devices, resources
 from tasks.parameters import PredictParameters
 from tasks.predict import predict as predict_stage
@@ -19,8 +18,7 @@ def predict(parameters: PredictParameters = PredictParameters()) -> Prediction: 
     runtime.tell_device(parameters.device)
     resources.keep_imports()
     run = RunFolder.open(run_names.name_run_folder(f"predict-{parameters.name}"), parameters.model_dump(mode="json"))
-    with overviews.publish_at_end(parameters.name):
-        with run.in_use(), run_artifacts.failed_prediction_shown(parameters):
-            done = predict_stage(run, parameters)
-        run_artifacts.show_prediction(done)  # the overview links to it
+    with run.in_use(), run_artifacts.failed_prediction_shown(parameters):
+        done = predict_stage(run, parameters)
+    run_artifacts.show_prediction(done)
     return done

@@ -4,7 +4,6 @@ from prefect import flow
 
 from flows.pages import run_artifacts, run_names
 from flows.pages.report import Outcome, RetrainReport
-from flows.server import overviews
 from tasks.download import download
 from tasks.errors import DataError
 from tasks.evaluate import evaluate
@@ -42,7 +41,7 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
         run_names.name_run_folder(parameters.name), parameters.model_dump(mode="json", exclude=NOT_KEPT)
     )
     made = Outcome(run, parameters)
-    with overviews.publish_at_end(parameters.name), run.in_use(), run_artifacts.retrain_shown(made):
+    with run.in_use(), run_artifacts.retrain_shown(made):
         raw = download(run, parameters.dataset, parameters.data)
         made.published = own_data.find_by_files(run, asked, raw)
         if made.published is None:

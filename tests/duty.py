@@ -106,11 +106,6 @@ class Duty(Server):
         eventually(lambda: self.state_of(run) in final, 240, f"{self.run(run)['name']} ends")
         return self.run(run)
 
-    def overview(self, name: str) -> str:
-        """What the overview of a name has as its headline; nothing where there is none."""
-        of_name = {"artifacts": {"key": {"any_": [f"{name}-overview"]}}}
-        return "".join(each["description"] for each in self.post("/artifacts/latest/filter", of_name))
-
     def logs(self, run: str) -> list[dict[str, Any]]:
         wanted = {"logs": {"flow_run_id": {"any_": [run]}}, "sort": "TIMESTAMP_ASC", "limit": 200}
         return list(self.post("/logs/filter", wanted))

@@ -18,7 +18,6 @@ from candidate import Contender
 from command_line import GRADMILL, answer, refused, typed
 from documents import load
 from flows import interrupt
-from prefect_api import post
 from store_state import champion, damage, point_to_what_is_there, seal_all
 from table_files import written
 from tasks.store import artifact_paths, locks, model_folder, pointer, schedules
@@ -262,9 +261,7 @@ def test_an_attestation_binds_the_manifest_to_the_key(candidates: list[Contender
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("on_server")
-def test_remove_deletes_a_name_with_its_runs_data_and_overview_once_it_was_asked(
-    artifacts: Path, tmp_path: Path, prefect_api: str
-) -> None:
+def test_remove_deletes_a_name_with_its_runs_and_data_once_it_was_asked(artifacts: Path, tmp_path: Path) -> None:
     """Without a terminal it needs --yes; other names, predictions and what a schedule needs stay as they are."""
     file = written(tmp_path / "rows.csv", {"area": list(range(300)), "price": [3.5 * each for each in range(300)]})
     for name in ("houses", "predict-houses"):  # as runs of predictions of the first begin
@@ -274,9 +271,6 @@ def test_remove_deletes_a_name_with_its_runs_data_and_overview_once_it_was_asked
     refused(2, "remove houses", "houses: history, data, runs and 1 version")
     assert model_folder.list_versions("houses") == [1]
     assert answer("remove houses --yes")["versions"] == [1]
-    page = {"artifacts": {"key": {"any_": ["houses-overview", "predict-houses-overview"]}}}
-    kept = post(prefect_api, "artifacts/latest/filter", page)
-    assert [each["key"] for each in kept] == ["predict-houses-overview"]
     assert [path for path in artifacts.rglob("*houses*") if "predict-houses" not in str(path)] == []
     schedules.write(Schedules().with_schedule(Schedule(flow="retrain", name=NAME, cron="0 3 * * *", parameters={})))
     refused(2, f"remove {NAME} --yes", f"gradmill unschedule retrain-{NAME}, then remove the name")

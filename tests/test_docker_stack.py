@@ -255,6 +255,17 @@ def test_who_scrapes_the_workers_health_port_gets_figures_of_the_store(stack: St
     stack.execute("worker", "python", "-m", "flows.server.healthcheck")
 
 
+def test_the_server_shows_our_pages_behind_its_sign_in(stack: Stack) -> None:
+    with httpx.Client(base_url=stack.server, timeout=120) as browser:
+        assert browser.get("/gradmill").status_code == 401
+        browser.get("/gradmill?sign-in", auth=("admin", stack.secrets()[1])).raise_for_status()
+        page = browser.get("/gradmill").raise_for_status().text
+        assert [words for words in ("softmax-nightly", "version 1", ": online") if words not in page] == []
+        assert "data:image/png" in browser.get("/gradmill/softmax-regression").text, "with the trend"
+    refusal = stack.execute("server", "sh", "-c", "touch /artifacts/x 2>&1 || true")
+    assert "Read-only" in refusal
+
+
 def test_down_an_upgrade_of_the_checkout_and_up_keep_history_and_models(stack: Stack) -> None:
     before = history_and_models(stack)
     stack.published(" down$")

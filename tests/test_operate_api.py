@@ -117,10 +117,14 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     settings = {name: value for name, value in service["environment"].items() if name.startswith("PREFECT_")} | {
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder}/prefect.db",
         "PREFECT_SERVER_API_AUTH_STRING": CREDENTIALS,
+        "PREFECT_API_AUTH_STRING": CREDENTIALS,
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(folder / "ui"),
         "PREFECT_HOME": str(folder),
     }
-    environment = {name: value.replace("${GRADMILL_PORT:-4200}", port) for name, value in settings.items()}
+    environment = {
+        name: value.replace("${GRADMILL_PORT:-4200}", port).replace(":4200/", f":{port}/")
+        for name, value in settings.items()
+    }
     program, *arguments, place = service["command"]
     assert program == "python"
     command = [sys.executable, *arguments, place.replace("0.0.0.0", "127.0.0.1").replace("4200", port)]  # noqa: S104
@@ -148,6 +152,10 @@ def test_the_composed_servers_own_process_lets_no_foreign_page_or_name_in(guarde
         ):
             assert client.get("/admin/version", headers=headers).status_code == status
         assert client.post("/flows/filter").status_code == 403, "no token: a browser adds the credential by itself"
+    with httpx.Client(base_url=url, timeout=60) as browser:
+        assert browser.get("/gradmill").status_code == 401
+        browser.get("/gradmill?sign-in", auth=httpx.BasicAuth(*CREDENTIALS.split(":")))
+        assert "no worker is online" in browser.get("/gradmill").text, "it asks its own server"
 
 
 @pytest.mark.slow  # commands, a retrain among them

@@ -8,6 +8,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +29,7 @@ from flows.server import prefect_server, session, supervisor, up
 from node_packages import node_modules
 from prefect_api import own_database
 from tasks.store import folders
+from tasks.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser as Chromium
@@ -153,6 +156,21 @@ def test_prefects_api_takes_both_keys_of_the_browser_and_neither_alone(server: U
 
 
 @pytest.mark.slow
+def test_who_has_no_link_signs_in_with_user_and_password(server: UpServer) -> None:
+    sign_in = f"{server.ui}/gradmill?sign-in"
+    user, password = KEY.split(":")
+    for wrong in (None, (user, "word"), ("you", password)):
+        refused = httpx.get(sign_in, auth=wrong and httpx.BasicAuth(*wrong), timeout=60)
+        assert (refused.status_code, refused.headers["www-authenticate"]) == (401, 'Basic realm="Gradmill"')
+    with httpx.Client(base_url=server.ui, timeout=60) as browser:
+        assert "?sign-in" in (first := browser.get("/gradmill")).text
+        assert "www-authenticate" not in first.headers, "no browser asks before its user wants it"
+        (stored,) = re.findall(r'"prefect-password", "(\w+)"', browser.get(sign_in, auth=(user, password)).text)
+        assert [browser.get(place).status_code for place in PLACES] == [200] * 4
+        assert browser.get(VERSION, headers={"Authorization": f"Basic {stored}"}).status_code == 200
+
+
+@pytest.mark.slow
 def test_a_server_answers_to_its_own_names_and_pages_only(server: UpServer, browser: Browser) -> None:
     client, stored = browser
 
@@ -254,6 +272,23 @@ def ask(place: str, credential: str | None = None, origins: Sequence[str] = (), 
             return await client.get(place, headers=headers)
 
     return asyncio.run(get())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a folder needs root")
+def test_a_server_that_cannot_write_the_artifacts_shows_them_all_the_same(artifacts: Path) -> None:
+    shutil.copytree(STORE, artifacts)
+    run = RunFolder.open(f"20991101T030000-{NAME}-00000001", {"name": NAME, "gates": {}, "training": {"model": NAME}})
+    code = "import sys; from test_operate_landing import ask; print(*(ask(place).text for place in sys.argv[1:]))"
+    mount = f'mount --bind "{artifacts}" "{artifacts}" && mount -o remount,ro,bind "{artifacts}" && "$@"'
+    command = ["unshare", "--mount", "sh", "-c", mount, ""]
+    if subprocess.run([*command, "true"], capture_output=True).returncode:
+        pytest.skip("nothing can be mounted here")
+    with run.in_use():
+        shown = subprocess.check_output(
+            [*command, sys.executable, "-c", code, *PLACES], cwd=REPOSITORY / "tests", text=True, timeout=120
+        )
+    assert shown.count("<h1") == len(PLACES)
+    assert "is going on" in shown, "which its lock tells"
 
 
 @pytest.mark.parametrize("damage", ["champion.json", "1/manifest.json", "history.jsonl"])

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -11,7 +10,7 @@ from flows.cli import display
 from flows.cli.errors import Answer, report_faults
 from flows.cli.operate import on_server
 from flows.cli.options import Given, ModelArgument, validate_document
-from tasks.errors import GradmillError, UsageError
+from tasks.errors import UsageError
 from tasks.machine.words import pluralize
 from tasks.parameters import MaintainParameters
 from tasks.store import artifact_paths, housekeeping, mirror_sync, model_folder, state
@@ -31,8 +30,6 @@ def prune(
     Example: [bold]gradmill prune houses --keep 5[/]
     """
     pruned, kept = housekeeping.prune(name, keep)
-    if pruned:
-        _update_overviews(name)
     report_faults([fault for fault in state.read(name).faults if fault.kind != "job"])  # pruning has reported those
     done = [f"pruned {', '.join(map(str, pruned)) or 'nothing'}"]
     done += [f"kept {number}, {reason}" for number, reason in kept.items()]
@@ -59,7 +56,6 @@ def remove(
     if not yes and not typer.confirm(f"Delete {what}?", err=True):
         return Answer({"name": name, "versions": [], "runs": []}, "nothing was deleted")
     runs = housekeeping.remove_name(name)
-    _update_overviews(name)
     return Answer({"name": name, "versions": known, "runs": runs}, f"deleted {what}")
 
 
@@ -92,22 +88,9 @@ def maintain(given: Annotated[Given, MaintainParameters]) -> Answer:
     Example: [bold]gradmill maintain --keep 20[/]
     """
     removed, failure = housekeeping.maintain(validate_document(MaintainParameters, given, "maintain").keep)
-    _update_overviews(*{pruned.partition("/")[0] for pruned in removed["versions"]})
     what = {"runs": "run folder", "predictions": "prediction", "versions": "version", "datasets": "prepared file"}
     counts = [pluralize(len(removed[each]), noun) for each, noun in what.items()]
     return Answer(removed, f"removed {', '.join(counts)}", failure)
-
-
-def _update_overviews(*names: str) -> None:
-    """Update the pages of names on the server, if there is one, after a change."""
-    if names and (os.environ.get("PREFECT_API_URL") or artifact_paths.service().exists()):
-        with suppress(GradmillError), display.compact(verbose=False, stages=False):
-            from flows.server import overviews
-
-            gone = [name for name in names if not state.read_name(name).is_known]
-            for name in gone:
-                overviews.delete(name)
-            overviews.publish(*(name for name in names if name not in gone))
 
 
 def mirror(

@@ -24,7 +24,6 @@ from tasks.records import GateVerdict
 from tasks.serving.task import TASKS
 from tasks.store import (
     artifact_paths,
-    atomic,
     mirror_sync,
     model_folder,
     pointer,
@@ -254,11 +253,10 @@ def report(
     if not is_name(name) or not (facts := state.read_name(name)).is_known:  # a name may have runs but no version
         model_folder.require_versions(name)
     display.wait("drawing how it has developed")
-    from flows.pages.overview import draw_overview, format_headline
-    from tasks.store.page_rendering import render_html
+    from flows.pages.overview import format_headline, write_report
 
     path = (output or Path(f"{name}-overview.html")).absolute()
-    atomic.write_bytes(path, render_html(draw_overview(facts)).encode())
+    write_report(facts, path)
     headline = format_headline(facts)
     return Answer({"name": name, "headline": headline, "path": path}, f"{name}: {headline}\n{path}")
 

@@ -73,18 +73,16 @@ def up(
 
 
 def _describe_operation(running: "Operation") -> tuple[dict[str, Any], str]:
-    """Addresses, how to sign in, and the next runs; the overviews that it lists are written first."""
-    from flows.server import api, deployments, overviews, session
+    """Addresses, how to sign in, and the next runs."""
+    from flows.server import deployments, session
 
     upcoming = deployments.next_runs()
-    overviews.write_all()
-    with api.client() as client:
-        pages = api.find_overviews(client, model_folder.list_names())
     service, kept = running.service, artifact_paths.credential()
     ui = without_credentials(service.api_url).removesuffix("/api")
     once = f"  ({session.ONCE})" if running.link and session.TICKET in running.link else ""
     lines = [f"open        {running.link}{once}"] if running.link else []
     lines += [f"Prefect UI  {ui}{' (joined)' if service.joined else ''}"]
+    lines += [f"reports     {artifact_paths.reports()}"] if service.joined else []
     if running.credential and running.new:  # it is shown once, when it is created
         what = "paste all of it into the page's only field; shown only this time, stored in"
         lines += [
@@ -96,14 +94,12 @@ def _describe_operation(running: "Operation") -> tuple[dict[str, Any], str]:
         ]
     elif running.credential:
         lines += [f"sign in     with the content of {kept}: paste all of it into the page's only field", ""]
-    lines += [f"overview    {name}: {page}" for name, page in pages.items()]
     lines += [f"next        {name} at {moment:%Y-%m-%d %H:%M} UTC" for moment, name in upcoming]
     document = {
         "open": running.link,
         "ui": ui,
         "joined": service.joined,
         "credential": kept if running.credential else None,
-        "overviews": pages,
         "next": [{"deployment": name, "at": moment.isoformat()} for moment, name in upcoming],
     }
     return document, "\n".join([*lines, HOW_IT_ENDS])

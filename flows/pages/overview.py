@@ -2,15 +2,16 @@
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from flows.pages.run_pages import FEW, describe_last_drift, tabulate_jobs
 from tasks.judging.gates import format_value
 from tasks.machine.words import format_number, pluralize
-from tasks.store import folders, state
+from tasks.store import atomic, folders, state
 from tasks.store.history import Change
 from tasks.store.model_folder import Manifest
-from tasks.store.page_rendering import Code, Link, Page, PagePicture, PageTable, Section, Text
+from tasks.store.page_rendering import Code, Link, Page, PagePicture, PageTable, Section, Text, render_html
 from tasks.store.run_folder import list_changed
 from tasks.store.state import NameState
 
@@ -29,6 +30,11 @@ def draw_overview(facts: NameState) -> Page:
         else:
             picture = PagePicture(f"{drawn.figure} of the last runs", plots.draw_trend(drawn), "trend.png")
     return Page(facts.name, format_headline(facts), list_sections(facts, picture))
+
+
+def write_report(facts: NameState, path: Path) -> None:
+    """Write the page as one HTML file that needs no other."""
+    atomic.write_bytes(path, render_html(draw_overview(facts)).encode())
 
 
 def format_headline(facts: NameState) -> str:

@@ -142,15 +142,3 @@ def newest_artifacts(client: SyncPrefectClient, keys: Iterable[str]) -> dict[str
     of_these = ArtifactCollectionFilter.model_validate({"key": {"any_": wanted}})
     found = {each.key: each.latest_id for each in client.read_latest_artifacts(artifact_filter=of_these)}
     return {key: found[key] for key in wanted if key in found}
-
-
-def overview_key(name: str) -> str:
-    """The key of a name's overview in the UI."""
-    return f"{name}-overview"
-
-
-def find_overviews(client: SyncPrefectClient, names: Iterable[str]) -> dict[str, str]:
-    """The addresses of the overviews that the server in Prefect's settings has."""
-    keys = {overview_key(name): name for name in names}
-    found = newest_artifacts(client, keys)
-    return {keys[key]: f"{ui()}/artifacts/artifact/{there}" for key, there in found.items()}

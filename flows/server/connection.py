@@ -302,7 +302,7 @@ def is_temporary() -> bool:
 def send_model_event(event: str, name: str, payload: dict[str, Any]) -> None:
     """Send an event about the model ``name`` to the configured server or that of ``gradmill up``; report a failure.
 
-    Its page there is updated. An event may get lost: the pointer is the truth, so no failure here is an error of the
+    An event may get lost: the pointer is the truth, so no failure here is an error of the
     command.
     """
     with report_failure(f"note: the change is made, but its event {event} was not sent (", f"): {ONLY_LISTENERS}"):
@@ -318,9 +318,6 @@ def send_model_event(event: str, name: str, payload: dict[str, Any]) -> None:
             _require_answer(TELLING_SECONDS)  # sending without an answer would be retried silently for a long time
             live_progress.emit_model_event(event, name, payload)
             send_what_is_queued()
-            from flows.server import overviews  # after the event, because it imports more
-
-            overviews.publish(name)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import suppress
 
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.settings import PREFECT_API_URL
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -11,10 +12,11 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
 from flows.pages.overview import draw_overview, tabulate_names
-from flows.server import alerts, api, overviews, registration
+from flows.server import alerts, api, deployments, registration
 from flows.server import status as server_status
 from flows.server.session import PLACE, respond
 from flows.server.status import Status
+from flows.tags import MODEL_TAG
 from tasks.errors import EnvironmentProblem, GradmillError
 from tasks.machine.words import pluralize
 from tasks.parameters import is_name
@@ -23,6 +25,7 @@ from tasks.store.page_rendering import Code, Link, Page, PageTable, Section, Tex
 from tasks.store.state import StoreState
 
 LISTED = 10  # newest versions
+LINKED = ("verdict", "pictures", "data", "card", "predictions", "judgement", "tuning")  # kinds of artifacts
 HOME = ("All models", PLACE)
 IN_PREFECT = PageTable(
     (
@@ -111,8 +114,17 @@ def show_name(request: Request) -> HTMLResponse:
 def _find_links(name: str) -> tuple[tuple[str, str], ...]:
     if PREFECT_API_URL.value():
         with suppress(EnvironmentProblem), api.client() as client:
-            return tuple(overviews.list_links(client, name))
+            return tuple(_list_links(client, name))
     return ()
+
+
+def _list_links(client: SyncPrefectClient, name: str) -> Iterator[tuple[str, str]]:
+    """Links to the newest of a name's pages and to its deployments in Prefect's UI."""
+    for key, artifact in api.newest_artifacts(client, [f"{name}-{kind}" for kind in LINKED]).items():
+        yield key.removeprefix(f"{name}-"), f"/artifacts/artifact/{artifact}"
+    for each in deployments.list_deployments(client):
+        if MODEL_TAG + name in each.tags:
+            yield f"deployment {each.name}", f"/deployments/deployment/{each.id}"
 
 
 def show_version(request: Request) -> HTMLResponse:

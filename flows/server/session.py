@@ -1,4 +1,4 @@
-"""How a browser signs in: by a link that works once, and then by two keys, without ever having the credential.
+"""How a browser signs in: by a link that works once or by the credential, and then by two keys.
 
 Both keys are derived from the credential, which stays in the server's process. One is a cookie that no script can read;
 the other is stored where Prefect's UI keeps its sign-in, readable only by scripts of this address. Prefect's API
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 PLACE = "/gradmill"  # the path of our pages
 TICKET = "ticket"  # the query parameter of a link
+SIGN_IN = "sign-in"  # the query parameter that makes the browser ask for the credential
 TICKET_SECONDS = 600
 ONCE = "works once, within ten minutes"
 COOKIE_SECONDS = 30 * 24 * 3600
@@ -88,6 +89,7 @@ def let_in(app: "ASGIApp", credential: str | None) -> "ASGIApp":
     Without a ``credential`` everybody sees the pages.
     """
     known = (credential or "").encode()
+    authorization = f"Basic {base64.b64encode(known).decode()}"
     cookie, stored = (hmac.digest(known, use, "sha256").hex() for use in (b"cookie", b"storage"))
     name = f"gradmill-{cookie[:8]}"  # other servers of this machine have their own
 
@@ -96,24 +98,34 @@ def let_in(app: "ASGIApp", credential: str | None) -> "ASGIApp":
             await app(scope, receive, send)
             return
         request = Request(scope)
+        is_sign_in = credential is not None and SIGN_IN in request.query_params
         has_cookie = credential is None or _is_equal(request.cookies.get(name), cookie)
         answer: ASGIApp = app
         if not f"{scope['path']}/".startswith(f"{PLACE}/"):
             if credential and has_cookie and _is_equal(request.headers.get("Authorization"), f"Basic {stored}"):
                 scope = {**scope, "headers": [*scope["headers"]]}
-                MutableHeaders(scope=scope)["Authorization"] = f"Basic {base64.b64encode(known).decode()}"
-        elif credential and request.method == "GET" and use_ticket(request.query_params.get(TICKET, "")):
+                MutableHeaders(scope=scope)["Authorization"] = authorization
+        elif (
+            credential
+            and request.method == "GET"
+            and (
+                use_ticket(request.query_params.get(TICKET, ""))
+                or (is_sign_in and _is_equal(request.headers.get("Authorization"), authorization))
+            )
+        ):
             answer = welcome = HTMLResponse(WELCOME.format(place=PLACE, key=stored), headers=HEADERS)
             welcome.set_cookie(
                 name, cookie, COOKIE_SECONDS, secure=request.url.is_secure, httponly=True, samesite="strict"
             )
-        elif has_cookie:
+        elif has_cookie and not is_sign_in:
             landing = await asyncio.to_thread(
                 import_module, "flows.server.landing_page"
             )  # not at the top, because it imports much, and imports this module
             answer = landing.PAGES
         else:
-            answer = respond(_refuse(TICKET in request.query_params), 401)
+            answer = refusal = respond(_refuse(TICKET in request.query_params), 401)
+            if is_sign_in:
+                refusal.headers["WWW-Authenticate"] = 'Basic realm="Gradmill"'
         await answer(scope, receive, send)
 
     return serve
@@ -136,7 +148,8 @@ def _refuse(has_ticket: bool) -> Page:
             Code("gradmill up"),
             " prints a link. For a new one, run it again on the same artifacts folder while it runs.",
         ),
+        "Otherwise sign in with user and password, which are the two parts of the server's credential.",
         "If this browser is signed in, and you have followed a link on another page, try again.",
     )
-    links = (("Try again", PLACE), ("Prefect's UI, which asks for the credential", "/dashboard"))
+    links = (("Try again", PLACE), ("Sign in with user and password", f"{PLACE}?{SIGN_IN}"))
     return Page("Gradmill", f"{found}.", (Section("", ways),), links)

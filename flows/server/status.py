@@ -15,7 +15,7 @@ from prefect.events.actions import RunDeployment
 from prefect.exceptions import ObjectNotFound
 from pydantic import BaseModel
 
-from flows.server import alerts, api, connection, deployments, registration
+from flows.server import alerts, api, connection, deployments, registration, session
 from flows.server.deployments import LATE
 from flows.server.registration import POOL
 from flows.tags import DRIFT_TAG, LOST_SLOT, MODEL_TAG, QUEUED, VERDICT_TAG
@@ -46,7 +46,7 @@ class Champion(BaseModel):
     promoted_at: str
     test_accuracy: float | None
     test_loss: float | None  # None for a damaged version
-    overview: str | None = None  # the address of its page
+    overview: str | None = None  # the address of its page on the server of ``gradmill up``
     drift: str | None = None  # what has drifted in the last input of a user, as the page of its run says
     is_mirrored: bool | None = None  # whether the mirror is known to have it; None if the store has no mirror
 
@@ -181,9 +181,9 @@ def describe(state: StoreState, name: str | None = None) -> Status:
             status.pool_paused = client.read_work_pool(POOL).is_paused
             workers = client.read_workers_for_work_pool(POOL)
         status.workers = _list_workers(workers)
-        pages = api.find_overviews(client, [model.name for model in status.models])
-        for model in status.models:
-            model.overview = pages.get(model.name)
+        service = connection.find_service(quietly=True) if connection.is_configured() else None
+        for model in status.models if service and not service.joined else ():
+            model.overview = f"{api.ui()}{session.PLACE}/{model.name}"
         until = {"before_": datetime.now(UTC) - LATE}
         late = deployments.list_runs(client, "SCHEDULED", "PENDING", expected_start_time=until)
         is_online = any(each.status == ONLINE for each in status.workers)

@@ -28,12 +28,14 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Crashed
 
-from flows.server import api, connection, deployments, overviews, prefect_server, session, status, supervisor
+from flows.pages import overview
+from flows.server import api, connection, deployments, prefect_server, session, status, supervisor
 from flows.server.registration import POOL, find_home, register, worker_name
 from tasks.errors import DataError, EnvironmentProblem, UsageError
 from tasks.machine import resources
 from tasks.machine.words import escape_control_characters
-from tasks.store import artifact_paths, locks
+from tasks.store import artifact_paths, locks, state
+from tasks.store.state import NameState
 
 SERVER_ENVIRONMENT = prefect_server.ENVIRONMENT | {
     "PREFECT_SERVER_UI_API_URL": "/api",  # independent of the port
@@ -153,7 +155,7 @@ def wait_for_the_end(running: Operation) -> None:
         KeyboardInterrupt: Ctrl-C.
         EnvironmentProblem: a child ended soon after its start.
     """
-    ended, watch = threading.Event(), PeriodicChecks()
+    ended, watch = threading.Event(), PeriodicChecks(is_joined=running.service.joined)
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     while not ended.wait(0.5):
         for child in running.children:
@@ -228,8 +230,8 @@ def crash_dead_runs(client: SyncPrefectClient, suspects: Iterable[FlowRun], reas
     """Mark runs as crashed if no process of this machine executes them; print which can be retried, and return them."""
     dead = [run for run in suspects if not _has_process(run)]
     for run in dead:
-        state = client.read_flow_run(run.id).state
-        if state is None or not state.is_final() or state.is_crashed():  # replaces Prefect's message
+        ended_in = client.read_flow_run(run.id).state
+        if ended_in is None or not ended_in.is_final() or ended_in.is_crashed():  # replaces Prefect's message
             client.set_flow_run_state(run.id, Crashed(message=reason), force=True)
             if run.deployment_id:
                 print(f"ended       {run.name}: Retry in the UI continues it", file=sys.stderr)
@@ -240,7 +242,7 @@ def _has_process(run: FlowRun) -> bool:
     """Whether a process of this machine executes a run; a worker's process id alone may belong to another machine."""
     with suppress(OSError):
         return str(run.id).encode() in Path(f"/proc/{run.infrastructure_pid}/environ").read_bytes()
-    return any(locks.is_held(artifact_paths.lock(folder)) for folder in overviews.find_folders(run.id))
+    return any(locks.is_held(artifact_paths.lock(folder)) for folder in _find_folders(run.id))
 
 
 @contextmanager
@@ -254,48 +256,41 @@ def crash_runs_on_end() -> Iterator[None]:
     with connection.report_failure(marked_later), api.client(ANSWER_SECONDS) as client:
         begun = [run for run in list_begun(client) if _has_process(run)]
     yield
-    with connection.report_failure(marked_later):
-        ended = []
-        if begun:
-            with api.client(ANSWER_SECONDS) as client:
-                ended = crash_dead_runs(client, begun, REASON)
-        overviews.write_of_runs(run.id for run in ended)
+    if begun:
+        with connection.report_failure(marked_later), api.client(ANSWER_SECONDS) as client:
+            crash_dead_runs(client, begun, REASON)
 
 
 class PeriodicChecks:
-    """Periodic checks: requested pages, runs that have ended or died, and due runs.
+    """Periodic checks: runs that have ended or died, and due runs.
 
-    Only ``gradmill up`` marks runs and skips superseded ones; elsewhere ``is_up`` is false.
+    A server that was joined has no pages of ours: ``is_joined`` writes the report of each name beside the models.
     """
 
-    def __init__(self, is_up: bool = True) -> None:
-        self._is_up, self._begun, self._next, self._next_pages = is_up, datetime.now(UTC), 0.0, 0.0
+    def __init__(self, is_joined: bool = False) -> None:
+        self._is_joined, self._begun, self._next = is_joined, datetime.now(UTC), 0.0
         self._known = set[UUID]()  # ids of states, since a retry may die too
+        self._reported = dict[str, NameState]()
 
     def run_due_checks(self) -> None:
         """Do the checks that are due; failures are reported, and retried later."""
-        now = time.monotonic()
-        if now >= self._next:
-            self._next = now + LOOK_SECONDS
-            if settings.PREFECT_API_URL.value():
-                with (
-                    connection.report_failure("runs that have ended could not be looked up: "),
-                    suppress(EnvironmentProblem),
-                ):
-                    self._check_runs()
-        if now >= self._next_pages and overviews.write_asked():
-            self._next_pages = now + LOOK_SECONDS
+        if (now := time.monotonic()) < self._next:
+            return
+        self._next = now + LOOK_SECONDS
+        with connection.report_failure("runs that have ended could not be looked up: "), suppress(EnvironmentProblem):
+            self._check_runs()
+        if self._is_joined:
+            with connection.report_failure("the reports could not be written: "):
+                self._write_reports()
 
     def _check_runs(self) -> None:
         with api.client(ANSWER_SECONDS) as client:
-            if self._is_up:
-                commands = deployments.list_runs(client, "RUNNING", tags=None, deployment_id={"is_null_": True})
-                crash_dead_runs(client, filter(_is_left, commands), "the run's process is gone")
-                leave_out_superseded(client)
+            commands = deployments.list_runs(client, "RUNNING", tags=None, deployment_id={"is_null_": True})
+            crash_dead_runs(client, filter(_is_left, commands), "the run's process is gone")
+            leave_out_superseded(client)
             since = {"after_": datetime.now(UTC) - AGO}
             ended = deployments.list_runs(client, "COMPLETED", "FAILED", *DIED, tags=None, end_time=since)
         new = {run.state_id: run for run in ended if run.state_id and run.state_id not in self._known}
-        overviews.write_of_runs(run.id for run in new.values() if run.state_type in DIED)
         self._known |= new.keys()
         for run in new.values():
             if run.end_time and run.end_time > self._begun and not run.parent_task_run_id:
@@ -303,6 +298,17 @@ class PeriodicChecks:
                 reason = f": {message.splitlines()[0]}" if message else ""
                 told = f"ended       {run.name}: {(run.state_name or 'unknown').lower()}{reason}"
                 print(escape_control_characters(told), file=sys.stderr)
+
+    def _write_reports(self) -> None:
+        """Write the reports of the names whose state has changed, and remove those of removed names."""
+        names = {name: name_state for name, name_state in state.read().names.items() if name_state.is_known}
+        for name, name_state in names.items():
+            if self._reported.get(name) != name_state:
+                overview.write_report(name_state, artifact_paths.report(name))
+        for path in artifact_paths.reports().glob("*.html"):
+            if path.stem not in names:
+                path.unlink()
+        self._reported = names
 
 
 def leave_out_superseded(client: SyncPrefectClient) -> None:
@@ -318,8 +324,13 @@ def leave_out_superseded(client: SyncPrefectClient) -> None:
         newest.add(run.deployment_id)
 
 
+def _find_folders(run: UUID) -> list[Path]:
+    """The folder of a run, if it is in these artifacts."""
+    return [notes.parent for notes in artifact_paths.runs().glob(f"*-{str(run)[:8]}/{artifact_paths.RUN}")]
+
+
 def _is_left(run: FlowRun) -> bool:
     """Whether a command's run has a folder here and was last recorded so long ago that it must have been killed."""
-    notes = [(folder / artifact_paths.RUN).stat().st_mtime for folder in overviews.find_folders(run.id)]
+    notes = [(folder / artifact_paths.RUN).stat().st_mtime for folder in _find_folders(run.id)]
     limit = datetime.now(UTC) - QUIET
     return bool(notes and run.state and run.state.timestamp < limit and max(notes) < limit.timestamp())

@@ -67,12 +67,14 @@ def locked_if_free(path: Path, flags: int = os.O_CREAT) -> Iterator[bool]:
 def is_held(path: Path) -> bool:
     """Whether another process holds the lock file ``path``."""
     try:
-        descriptor = take(path, flags=0)
+        # Shared, since an exclusive lock would need write access, which a container that shows pages does not have.
+        with _open_lock(path) as descriptor:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
-    if descriptor is not None:
-        os.close(descriptor)
-    return descriptor is None
+    except BlockingIOError:
+        return True
+    return False
 
 
 def take(path: Path, flags: int = os.O_CREAT) -> int | None:

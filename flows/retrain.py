@@ -3,7 +3,7 @@
 from prefect import flow
 
 from flows.pages import run_artifacts, run_names
-from flows.pages.report import Outcome, RetrainReport
+from flows.pages.report import RetrainReport, describe_retrain
 from tasks.download import download
 from tasks.errors import DataError
 from tasks.evaluate import evaluate
@@ -40,34 +40,33 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
     run = RunFolder.open(
         run_names.name_run_folder(parameters.name), parameters.model_dump(mode="json", exclude=NOT_KEPT)
     )
-    made = Outcome(run, parameters)
-    with run.in_use(), run_artifacts.retrain_shown(made):
+    with run.in_use(), run_artifacts.retrain_shown(run, parameters):
         raw = download(run, parameters.dataset, parameters.data)
-        made.published = own_data.find_by_files(run, asked, raw)
-        if made.published is None:
+        unchanged = own_data.find_by_files(run, asked, raw)
+        if unchanged is None:
             task = find_task(parameters.training.model).name
             own_data.require_same_kind(parameters)  # another first run of the name may have finished earlier
             fixed, champion = own_data.find_fixed(parameters.name), own_data.of_champion(parameters.name)
-            made.validated = validated = validate(run, raw, parameters.data, task, fixed, champion)
+            validated = validate(run, raw, parameters.data, task, fixed, champion)
             prepared = preprocess(run, validated, parameters.data, parameters.training.seed_number)
             own_data.remember_files(asked, raw, prepared)
-            made.published = own_data.find_by_rows(run, asked, prepared)
-        if made.published is None:
-            made.trained = train(run, prepared, parameters.training)
-            prepared = made.trained.with_statistics(prepared)
-            made.evaluated = evaluate(run, prepared, made.trained, parameters.training, parameters.gates)
-            made.exported = export(run, prepared, made.trained, parameters.training, parameters.gates)
+            unchanged = own_data.find_by_rows(run, asked, prepared)
+        if unchanged is None:
+            trained = train(run, prepared, parameters.training)
+            prepared = trained.with_statistics(prepared)
+            evaluated = evaluate(run, prepared, trained, parameters.training, parameters.gates)
+            exported = export(run, prepared, trained, parameters.training, parameters.gates)
             kept = asked if asked.data.source else parameters  # so that auto stays auto in later retrains
-            made.published = publish(run, kept, prepared, made.trained, made.evaluated, made.exported)
+            publish(run, kept, prepared, trained, evaluated, exported)
         if not parameters.publish:
-            return made.report()
+            return describe_retrain(run, parameters)
         own_data.remember(parameters.name, parameters.data)
         if isinstance(destination, DataError):
             raise destination
         if destination:
-            made.mirrored = mirror(run, parameters.name, destination)
+            mirror(run, parameters.name, destination)
         if parameters.predict:
             wanted = PredictParameters(name=parameters.name, device=parameters.training.device)
             with run_artifacts.failed_prediction_shown(wanted):
-                made.predicted = predict(run, wanted)
-    return made.report()
+                predict(run, wanted)
+    return describe_retrain(run, parameters)

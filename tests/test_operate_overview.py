@@ -19,6 +19,7 @@ from command_line import assert_clear, typed
 from flows.pages import overview as pages
 from flows.server import status, up
 from prefect_api import post
+from store_state import seal_all
 from tasks.data.report import DataReport, Finding
 from tasks.parameters import RetrainParameters
 from tasks.records import GateVerdict, PublishedModel
@@ -214,6 +215,26 @@ def test_a_run_that_has_reached_its_time_limit_says_so_and_a_retry_of_it_no_more
     assert "GRADMILL_TIME_LIMIT" in section(page, "Last run"), "what to do"
     RunFolder.open(run, {})
     assert "time limit" not in shown()
+
+
+@pytest.mark.usefixtures("two_versions")
+def test_a_figure_that_is_text_and_a_run_of_what_is_no_name_hide_nothing_else(tmp_path: Path) -> None:
+    metrics = model_folder.find_manifest(NAME, 1).metrics.model_dump(mode="json")
+    seal_all(artifact_paths.version(NAME, 1), metrics=metrics | {"rmse": "low"})
+    RunFolder.open("20261104T030000-x-0badcafe", {"name": "../x", "gates": {}, "training": {"model": NAME}})
+    assert typed("report", NAME, "--output", tmp_path / "page.html").returncode == 0
+    assert "RMSE" not in (tmp_path / "page.html").read_text()
+    found = state.read()
+    assert ([*found.names], [fault.kind for fault in found.faults]) == ([NAME], ["run"])
+
+
+def test_a_retry_has_the_verdict_of_its_own_try(candidates: list[Contender]) -> None:
+    first = run(candidates[0], 1, 2.0)
+    first.note(seconds={"train": 1.0, "evaluate": 1.0})
+    assert first.read().refused_by == ["test_loss"]
+    again = run(candidates[0], 1)
+    assert ([*again.read().stages], [*again.read().seconds]) == (["train"], ["train"])
+    assert "last run was killed" in shown()
 
 
 # What whoever is up looks at: runs that cannot tell their own end, and the page of their name

@@ -14,13 +14,14 @@ import pytest
 from candidate import Contender
 from command_line import answer, refused, typed
 from flows.cli import train
-from flows.pages.report import Outcome, RetrainReport
+from flows.pages.report import RetrainReport, describe_retrain
 from flows.pages.run_pages import retrain_page
 from store_state import age_demotions, champion, forget_changes, leftovers, whole_files
 from tasks.errors import DataError, GateFailed
 from tasks.store import artifact_paths, atomic, folders, history, housekeeping, model_folder, pointer, verification
 from tasks.store.history import Cause
 from tasks.store.page_rendering import render_markdown
+from tasks.store.record_base import FileRef
 from victims import die_before, fork
 
 pytestmark = pytest.mark.usefixtures("two_versions")
@@ -77,9 +78,12 @@ def test_every_summary_says_that_a_name_is_frozen_or_a_version_held(
     candidates: list[Contender], capsys: pytest.CaptureFixture[str]
 ) -> None:
     def summarize(each: Contender) -> tuple[RetrainReport, str]:
-        made = Outcome(each.run, each.parameters, each.trained, each.evaluated, each.exported)
-        made.published = each.publish()
-        train.show_retrain(report := made.report(), owes_predictions=False)
+        model = FileRef(path=artifact_paths.runs() / "model.onnx", sha256=each.exported.onnx.sha256)
+        published = each.publish().model_copy(update={"model": model})  # the candidate's own lies elsewhere
+        results = {"train": each.trained, "evaluate": each.evaluated, "export": each.exported, "publish": published}
+        each.run.note(stages={stage: result.model_dump(mode="json") for stage, result in results.items()})
+        report = describe_retrain(each.run, each.parameters)
+        train.show_retrain(report, owes_predictions=False)
         return report, " ".join(capsys.readouterr().out.split())
 
     pointer.freeze(NAME)

@@ -102,7 +102,9 @@ def list_figures(manifest: Manifest) -> list[str]:
     if found.get("test_accuracy") is not None:
         told.append(f"accuracy {found['test_accuracy']:.3f}")
     told += [
-        f"{word} {format_number(found[key])}" for key, word in {"rmse": "RMSE", "r2": "R²"}.items() if key in found
+        f"{word} {format_number(found[key])}"
+        for key, word in {"rmse": "RMSE", "r2": "R²"}.items()
+        if isinstance(found.get(key), int | float)  # the schema of a manifest leaves these open
     ]
     return [*told, f"loss {format_number(found['test_loss'])}"]
 

@@ -3,22 +3,20 @@
 from asyncio import CancelledError
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from flows import interrupt
 from tasks import records
-from tasks.data.prepared_splits import ValidatedDataset
 from tasks.data.report import DataReport, Finding
-from tasks.errors import EnvironmentProblem, GateFailed, GradmillError
+from tasks.errors import DataError, EnvironmentProblem, GradmillError
 from tasks.machine.settings import Settings
 from tasks.parameters import RetrainParameters
 from tasks.store import artifact_paths, model_folder, verified_files
-from tasks.store.model_folder import ChampionPointer, Manifest
-from tasks.store.record_base import FileRef, Record
-from tasks.store.run_folder import RunFolder, describe_outcome
+from tasks.store.model_folder import ChampionPointer
+from tasks.store.record_base import FileRef
+from tasks.store.run_folder import UNCHANGED, RunFolder, RunRecord, describe_outcome
 from tasks.store.tuning_result import SearchResult, Setting, Trial
 
 
@@ -119,98 +117,54 @@ class TuneReport(BaseModel):
             raise
 
 
-@dataclass
-class Outcome:
-    """The results of a retrain's stages so far, refused or not."""
+def describe_retrain(run: RunFolder, parameters: RetrainParameters) -> RetrainReport:
+    """The report on a judged candidate, by the run's record; one that was not published was refused.
 
-    run: RunFolder
-    parameters: RetrainParameters
-    trained: records.TrainedModel | None = None
-    evaluated: records.Evaluation | None = None
-    exported: records.ExportedModel | None = None
-    compared: records.ChampionGates | None = None
-    published: records.PublishedModel | None = None
-    mirrored: records.MirroredModel | None = None
-    predicted: records.Prediction | None = None
-    validated: ValidatedDataset | None = None
+    If nothing was trained, figures, gates and device are those of the version that stays.
+    """
+    record, training, name = run.read(), parameters.training, parameters.name
+    published, champion = record.published, _champion(name)
+    version = published and published.version
+    model = published.model if published and version else None
+    predicted = record.find_result("predict", records.Prediction)
+    stays = model_folder.find_manifest(name, version) if UNCHANGED in record.stages and version else None
+    trained, evaluated = record.stages.get("train", {}), record.stages.get("evaluate", {})
+    return RetrainReport(
+        model=training.model,
+        name=name,
+        implementation=training.implementation,
+        outcome=published.outcome if published else "refused",
+        detail=published.detail if published else "",
+        version=version,
+        champion=champion and champion.version,
+        frozen=champion is not None and champion.frozen,
+        model_path=model and str(model.path),
+        model_sha256=model and model.sha256,
+        metrics=stays.metrics.model_dump(mode="json") if stays else evaluated["metrics"],
+        gates=list(stays.gates if stays else record.gates),
+        prediction=predicted
+        and PredictionSummary(path=str(predicted.path), rows=predicted.rows, version=predicted.version),
+        mirror=record.find_result("mirror", records.MirroredModel),
+        device=stays.device if stays else trained["device"],
+        provider=predicted and predicted.provider,
+        parameters=parameters.model_dump(mode="json"),
+        seconds=record.seconds,
+        run=str(run.path),
+        data_changes=_list_data_changes(record),
+    )
 
-    def record_refusal(self, record: Record) -> None:
-        """Add the record of the stage that refused the candidate."""
-        if isinstance(record, records.Evaluation):
-            self.evaluated = record
-        elif isinstance(record, records.ExportedModel):
-            self.exported = record
-        elif isinstance(record, records.ChampionGates):
-            self.compared = record
 
-    @property
-    def gates(self) -> list[records.GateVerdict]:
-        """Every verdict on the candidate, in the order of the stages."""
-        judged = (self.evaluated, self.exported, self.compared, self.published)
-        found = [verdict for each in judged if each is not None for verdict in each.gates]
-        return found if self._kept_manifest is None else list(self._kept_manifest.gates)
+def is_decided(record: RunRecord) -> bool:
+    """Whether the candidate went through all gates or was refused, or no candidate was needed."""
+    return record.published is not None or bool(record.refused_by)
 
-    @property
-    def _kept_manifest(self) -> Manifest | None:
-        """The manifest of the version that stays if nothing was trained."""
-        stays = self.published if self.trained is None else None
-        return model_folder.find_manifest(stays.name, stays.version) if stays and stays.version else None
 
-    @property
-    def is_decided(self) -> bool:
-        """Whether the candidate went through all gates, or was refused."""
-        return self.published is not None or not all(gate.passed for gate in self.gates)
-
-    @property
-    def pictures(self) -> list[FileRef]:
-        """Every picture that the stages drew; those of reused stages are in the folder of the run that drew them."""
-        drawn = [self.trained.picture] if self.trained else []
-        return drawn + list(self.evaluated.pictures if self.evaluated else ())
-
-    def report(self) -> RetrainReport:
-        """The report on a judged candidate; one that was not published was refused.
-
-        If nothing was trained, figures, gates and device are those of the version that stays.
-        """
-        training, published, predicted = self.parameters.training, self.published, self.predicted
-        kept, champion = published if published and published.version else None, _champion(self.parameters.name)
-        metrics, device = self._metrics_and_device()
-        summary = predicted and PredictionSummary(
-            path=str(predicted.path), rows=predicted.rows, version=predicted.version
-        )
-        return RetrainReport(
-            model=training.model,
-            name=self.parameters.name,
-            implementation=training.implementation,
-            outcome=published.outcome if published else "refused",
-            detail=published.detail if published else "",
-            version=kept and kept.version,
-            champion=champion and champion.version,
-            frozen=champion is not None and champion.frozen,
-            model_path=kept and str(kept.model.path),
-            model_sha256=kept and kept.model.sha256,
-            metrics=metrics,
-            gates=self.gates,
-            prediction=summary,
-            mirror=self.mirrored,
-            device=device,
-            provider=predicted and predicted.provider,
-            parameters=self.parameters.model_dump(mode="json"),
-            seconds=self.run.read().seconds,
-            run=str(self.run.path),
-            data_changes=self._data_changes(),
-        )
-
-    def _metrics_and_device(self) -> tuple[dict[str, Any], str]:
-        if kept := self._kept_manifest:
-            return kept.metrics.model_dump(mode="json"), kept.device
-        if self.trained is None or self.evaluated is None:
-            raise ValueError("no candidate was judged")
-        return self.evaluated.metrics, self.trained.device
-
-    def _data_changes(self) -> list[Finding]:
-        report = self.validated and self.validated.report
-        return [*DataReport.parse(verified_files.read(report), report.path).changes] if report else []
+def _list_data_changes(record: RunRecord) -> list[Finding]:
+    report = record.stages.get("validate", {}).get("report")
+    if not report:
+        return []
+    file = FileRef.model_validate(report)
+    return [*DataReport.parse(verified_files.read(file), file.path).changes]
 
 
 def _champion(name: str) -> ChampionPointer | None:
@@ -221,7 +175,7 @@ def _champion(name: str) -> ChampionPointer | None:
 
 
 @contextmanager
-def attach_report(outcome: Outcome) -> Iterator[None]:
+def attach_report(run: RunFolder, parameters: RetrainParameters) -> Iterator[None]:
     """Attach the run's ``report`` to its error if it has a result, a version or a refusal.
 
     So a user whose prediction failed or was interrupted also learns of the new champion.
@@ -231,20 +185,17 @@ def attach_report(outcome: Outcome) -> Iterator[None]:
     except CancelledError:  # raised by its time limit
         with suppress(Exception):
             limit = Settings().time_limit
-            outcome.run.note_failure(EnvironmentProblem.exit_code, limit.total_seconds() if limit else None)
+            run.note_failure(EnvironmentProblem.exit_code, limit.total_seconds() if limit else None)
         raise
     except Exception as error:
         with suppress(Exception):
-            outcome.run.note_failure(getattr(error, "exit_code", 1))
-        if isinstance(error, GateFailed):
-            outcome.record_refusal(error.record)
-        if outcome.is_decided:
-            with suppress(Exception):  # a failed report must not hide why the run has failed
-                error.report = outcome.report()  # type: ignore[attr-defined]
+            run.note_failure(getattr(error, "exit_code", 1))
+        with suppress(Exception):  # a failed report must not hide why the run has failed
+            if is_decided(run.read()):
+                error.report = describe_retrain(run, parameters)  # type: ignore[attr-defined]
         raise
     finally:
-        if published := outcome.published:
-            with suppress(OSError):
-                champion = _champion(published.name)
-                if champion and champion.version == published.version:
-                    interrupt.note_achievement(f"{published.name} version {published.version} is the champion already")
+        with suppress(DataError, OSError):
+            published, champion = run.read().published, _champion(parameters.name)
+            if published and champion and champion.version == published.version:
+                interrupt.note_achievement(f"{published.name} version {published.version} is the champion already")

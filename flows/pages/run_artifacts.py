@@ -12,16 +12,17 @@ from prefect.events import emit_event
 from prefect.runtime import flow_run
 
 from flows.pages import run_names, run_pages
-from flows.pages.report import Outcome, attach_report
+from flows.pages.report import RetrainReport, attach_report, describe_retrain, is_decided
 from flows.tags import DRIFT_TAG, MODEL_TAG, VERDICT_TAG
 from tasks.judging.evaluation_result import EvaluationResult
 from tasks.machine.run_messages import Event, print_message
-from tasks.parameters import PredictParameters
+from tasks.parameters import PredictParameters, RetrainParameters
 from tasks.records import Prediction
 from tasks.stage import live_progress
 from tasks.store import artifact_paths, atomic, folders, predictions, version_page
 from tasks.store.page_rendering import Page, PagePicture, Section, markdown_line, render_markdown
-from tasks.store.run_folder import RunFolder
+from tasks.store.record_base import FileRef
+from tasks.store.run_folder import RunFolder, RunRecord
 from tasks.store.tuning_result import SearchResult
 
 SEARCH_PICTURES = {
@@ -33,18 +34,19 @@ SEARCH_PICTURES = {
 
 
 @contextmanager
-def retrain_shown(outcome: Outcome) -> Iterator[None]:
+def retrain_shown(run: RunFolder, parameters: RetrainParameters) -> Iterator[None]:
     """Show the result of a retrain when it ends, whatever became of the candidate; other failures show nothing."""
     try:
-        with attach_report(outcome):
+        with attach_report(run, parameters):
             yield
     finally:
         with _never_in_the_way():
-            if outcome.is_decided:
-                _show_retrain(outcome)
+            if is_decided(record := run.read()):
+                _show_retrain(record, describe_retrain(run, parameters))
         with _never_in_the_way():
-            if outcome.predicted and not _is_shown(outcome.predicted):
-                _show_prediction(outcome.predicted)
+            predicted = run.read().find_result("predict", Prediction)
+            if predicted and not _is_shown(predicted):
+                _show_prediction(predicted)
         warn_of_full_disk()
 
 
@@ -123,15 +125,16 @@ def _never_in_the_way() -> Iterator[None]:
         print(f"the run's result could not be shown in Prefect: {type(error).__name__}: {error}")
 
 
-def _show_retrain(outcome: Outcome) -> None:
+def _show_retrain(record: RunRecord, result: RetrainReport) -> None:
     """Show the pages of a retrain; pictures and card only of a candidate: the server has those of unchanged models."""
-    result = outcome.report()
     if result.outcome == "refused":
         payload = {"version": None, "sha256": None, "path": None, "run": result.run, "refused_by": result.refused_by}
         live_progress.emit_model_event(Event.REFUSED, result.name, payload)
     _show(f"{result.name}-verdict", run_pages.retrain_page(result), result.describe())
     if result.outcome != "unchanged":
-        contents = {file.path.name: file.path.read_bytes() for file in outcome.pictures if file.path.is_file()}
+        trained, evaluated = record.stages.get("train", {}), record.stages.get("evaluate", {})
+        drawn = map(FileRef.model_validate, (*filter(None, [trained.get("picture")]), *evaluated.get("pictures", ())))
+        contents = {file.path.name: file.path.read_bytes() for file in drawn if file.path.is_file()}
         pictures = Page(f"{result.name}: pictures", "", (Section("", version_page.find_pictures(contents)),))
         _show(f"{result.name}-pictures", pictures, "learning curve and test split")
     if result.outcome == "published" and result.version:

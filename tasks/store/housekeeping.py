@@ -39,7 +39,7 @@ from tasks.store.artifact_paths import JOB, MANIFEST, RUN
 from tasks.store.folders import skip_unreadable
 from tasks.store.model_folder import Manifest
 from tasks.store.record_base import files_in
-from tasks.store.run_folder import RunNotes
+from tasks.store.run_folder import RunRecord
 from tasks.store.state import NameState
 
 # A younger run may still be going, and somebody may be reading a younger prediction, or loading a version that was the
@@ -261,7 +261,7 @@ def _list_manifests() -> Iterator[tuple[Path, Manifest]]:
 
 def _list_reused_runs(notes: Path) -> list[str]:
     """The run folders in any path in a run's notes; artifacts/ may have had another name when they were written."""
-    return re.findall(rf'(?<={artifact_paths.runs().name}/)[^/"\\]+', RunNotes.read(notes).model_dump_json())
+    return re.findall(rf'(?<={artifact_paths.runs().name}/)[^/"\\]+', RunRecord.read(notes).model_dump_json())
 
 
 def is_in_place(folder: Path) -> bool:

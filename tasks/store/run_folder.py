@@ -6,22 +6,27 @@ from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field
 
 from tasks.errors import DataError, TrainingDiverged
-from tasks.parameters import ModelName
+from tasks.parameters import ModelName, is_name
 from tasks.parameters.training import list_defaults
-from tasks.records import GateVerdict
+from tasks.records import GateVerdict, PublishedModel
 from tasks.store import artifact_paths, atomic, folders, locks, model_folder
 from tasks.store.artifact_paths import RUN
 from tasks.store.documents import Document, RootDocument
 from tasks.store.model_folder import Moment
 from tasks.store.record_base import Record
 
+JUDGING = ("evaluate", "export", "publish")  # the stages with gates
+UNCHANGED = "unchanged"  # in place of a stage: the version that the same data have made already
+LEARNING = ("download", "validate", "preprocess", "train")  # what a retry leaves of the first try
+R = TypeVar("R", bound=Record)
 
-class RunNotes(RootDocument):
+
+class RunRecord(RootDocument):
     """``run.json``: the parameters of a run, the duration of each stage, and the record that it returned."""
 
     run: str
@@ -31,6 +36,28 @@ class RunNotes(RootDocument):
     exit_code: int | None = None  # of a run that failed, except by a kill
     time_limit: float | None = None  # in seconds, of a run that was stopped by it
     noted_at: Moment | None = None  # when any of this was last written: the end of a finished run
+
+    def find_result(self, stage: str, kind: type[R]) -> R | None:
+        """The record that a stage returned; None if it did not come to its end."""
+        return kind.model_validate(self.stages[stage]) if stage in self.stages else None
+
+    @property
+    def gates(self) -> tuple[GateVerdict, ...]:
+        """Every verdict on the candidate, in the order of the stages."""
+        verdicts = (gate for stage in JUDGING for gate in self.stages.get(stage, {}).get("gates", ()))
+        return tuple(map(GateVerdict.model_validate, verdicts))
+
+    @property
+    def refused_by(self) -> list[str]:
+        """The names of the gates that refused the candidate."""
+        return [gate.name for gate in self.gates if not gate.passed]
+
+    @property
+    def published(self) -> PublishedModel | None:
+        """What became of the candidate, or the version that stays because the data are unchanged."""
+        if UNCHANGED in self.stages:
+            return self.find_result(UNCHANGED, PublishedModel)
+        return None if self.refused_by else self.find_result("publish", PublishedModel)
 
 
 class RunFolder(Record):
@@ -57,9 +84,13 @@ class RunFolder(Record):
         folders.sweep_models()
         with folder.in_use():
             if folder.file(RUN).exists():
-                folder.note_failure(None)  # it has not failed yet, and to housekeeping it is young again
+                # It has not failed or decided yet, and to housekeeping it is young again.
+                record = folder.read()
+                stages = {stage: record.stages[stage] for stage in LEARNING if stage in record.stages}
+                seconds = {stage: record.seconds[stage] for stage in stages if stage in record.seconds}
+                folder._write(record, exit_code=None, time_limit=None, stages=stages, seconds=seconds)
             else:
-                RunNotes(run=run, parameters=parameters, seconds={}, stages={}).write(folder.file(RUN))
+                RunRecord(run=run, parameters=parameters, seconds={}, stages={}).write(folder.file(RUN))
         return folder
 
     def in_use(self) -> AbstractContextManager[None]:
@@ -67,13 +98,13 @@ class RunFolder(Record):
         otherwise = f"another process is working on {self.path}; waiting for it"
         return locks.hold_lock(artifact_paths.lock(self.path), otherwise)
 
-    def read(self) -> RunNotes:
+    def read(self) -> RunRecord:
         """Everything recorded so far.
 
         Raises:
             DataError: ``run.json`` is damaged.
         """
-        return RunNotes.read(self.file(RUN))
+        return RunRecord.read(self.file(RUN))
 
     def note(self, **sections: dict[str, Any]) -> None:
         """Add to ``seconds`` and ``stages`` by name, and write the whole document atomically."""
@@ -84,7 +115,7 @@ class RunFolder(Record):
         """Record the exit code with which the run ends, and the time limit in seconds if it was exceeded."""
         self._write(self.read(), exit_code=exit_code, time_limit=time_limit)
 
-    def _write(self, notes: RunNotes, **update: Any) -> None:
+    def _write(self, notes: RunRecord, **update: Any) -> None:
         update["noted_at"] = model_folder.format_now()
         notes.model_copy(update=update).write(self.file(RUN))
 
@@ -98,7 +129,6 @@ class RunFolder(Record):
 
 LARGEST = 2**24  # bytes of notes; for a table of 2000 columns they take 3 million
 REMEMBERED = 10_000  # runs, in a process that reads the store repeatedly
-JUDGING = ("evaluate", "export", "publish")  # the stages with gates
 Outcome = Literal["published", "unchanged", "judged", "refused", "running", "failed", "unfinished"]
 
 
@@ -208,7 +238,7 @@ def read_folder(folder: Path) -> tuple[str, RunSummary | None]:
 def read_learning_curve(run: str) -> list[dict[str, Any]]:
     """The learning curve of the run with this id; empty if its notes are missing or have none."""
     with suppress(DataError, OSError, LookupError, TypeError, AttributeError):
-        curve = RunNotes.read(artifact_paths.runs() / run / RUN).stages["train"]["learning_curve"]
+        curve = RunRecord.read(artifact_paths.runs() / run / RUN).stages["train"]["learning_curve"]
         return [{name: each for name, each in point.items() if isinstance(each, int | float)} for point in curve]
     return []
 
@@ -216,20 +246,20 @@ def read_learning_curve(run: str) -> list[dict[str, Any]]:
 @lru_cache(REMEMBERED)
 def _summarise(folder: Path, *_fingerprint: int) -> tuple[str, RunSummary | None]:
     """Summarise a run; ``_fingerprint`` is the state of its notes, which are read again when it changes."""
-    notes = RunNotes.read(folder / RUN)
+    notes = RunRecord.read(folder / RUN)
     parameters, stages = notes.parameters, notes.stages
     name = str(parameters.get("name", ""))
     if "gates" not in parameters:
         return name, None
+    if not is_name(name):
+        raise ValueError(name)
     trained, metrics = stages.get("train", {}), stages.get("evaluate", {}).get("metrics", {})
-    verdicts = (gate for stage in JUDGING for gate in stages.get(stage, {}).get("gates", ()))
-    gates = tuple(map(GateVerdict.model_validate, verdicts))
-    decided = stages.get("unchanged") or stages.get("publish") or {}
+    decided = stages.get(UNCHANGED) or stages.get("publish") or {}
     is_own = stages.get("download", {}).get("name") == name  # the book's datasets have their own names
     outcome: Outcome = "unfinished" if notes.exit_code is None else "failed"
     detail = next((stage for stage in notes.seconds if stage not in stages), "")  # the stage in which it ended
-    if refused_by := [gate.name for gate in gates if not gate.passed]:
-        outcome, detail = "refused", ", ".join(refused_by)
+    if notes.refused_by:
+        outcome, detail = "refused", ", ".join(notes.refused_by)
     elif decided:
         outcome, detail = decided.get("outcome", "unchanged"), decided.get("detail", "")
     best = trained["learning_curve"][trained["kept_epoch"] - 1] if trained else {}  # the epoch whose weights were kept
@@ -256,6 +286,6 @@ def _summarise(folder: Path, *_fingerprint: int) -> tuple[str, RunSummary | None
         path=str(folder),
         exit_code=notes.exit_code if has_failed else None,
         time_limit=notes.time_limit if has_failed else None,
-        gates=gates,
+        gates=notes.gates,
         ended=notes.noted_at or started,
     )

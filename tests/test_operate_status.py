@@ -6,6 +6,7 @@ import re
 import subprocess
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
@@ -186,6 +187,17 @@ def test_every_parameter_that_trigger_lists_is_taken_with_the_value_that_it_show
     given = [f"{name}={json.dumps(value)}" for name, value in shown.items() if value is not None]
     parameters = RetrainParameters.model_validate(nest_assignments(given))
     assert (parameters.training.lr, parameters.training.num_epochs) == (0.5, 20)
+
+
+def test_what_older_versions_have_left_is_said_once_and_needs_nobody(artifacts: Path) -> None:
+    assert "older versions" not in typed("status").stdout
+    for leftover in artifact_paths.LEFTOVERS:
+        (artifacts / leftover).mkdir(parents=True)
+    words = f"left by older versions, no longer read, safe to delete: {', '.join(artifact_paths.LEFTOVERS)}"
+    assert " ".join(typed("status").stdout.split()).count(words) == 1
+    document = json.loads(typed("status", "--json").stdout)
+    assert document["leftovers"] == [*artifact_paths.LEFTOVERS]
+    assert not any("older" in each for each in document["attention"])
 
 
 @pytest.mark.slow  # a process of its own: the limit is read when a flow is imported

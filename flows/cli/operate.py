@@ -282,6 +282,8 @@ def print_status(status: "Status", is_damaged: bool) -> None:
         _print_server(status)
     for each in status.attention:
         print_line(f"! {each}")
+    if status.leftovers:
+        print_line(f"left by older versions, no longer read, safe to delete: {', '.join(status.leftovers)}")
 
 
 def _print_models(status: "Status") -> None:

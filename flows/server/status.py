@@ -121,6 +121,7 @@ class Status(BaseModel):
     alerts: str | None = None  # the block that they are sent to
     alerts_off: list[str] = []  # those that somebody has switched off
     attention: list[str] = []
+    leftovers: list[str] = []  # what older versions have left in the artifacts folder
 
 
 def describe_store(state: StoreState) -> Status:
@@ -152,6 +153,7 @@ def describe_store(state: StoreState) -> Status:
         models=models,
         mirror=state.mirror,
         attention=attention,
+        leftovers=[each for each in artifact_paths.LEFTOVERS if (artifact_paths.root() / each).exists()],
     )
 
 

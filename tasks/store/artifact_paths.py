@@ -29,6 +29,7 @@ def relative(path: Path) -> str:
 
 
 FOLDERS = ("datasets", "runs", "models", "predictions")
+LEFTOVERS = (".schedules-taken-over", ".prefect/pages")  # of older versions; nothing reads them
 HIDDEN = (".stages", ".locks", ".prefect")
 
 

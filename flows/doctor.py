@@ -91,18 +91,16 @@ def check_packages(device: Device) -> Diagnosis:
 def check_torch(device: Device) -> Diagnosis:
     """Torch, which must really compute: on the GPU, if that may be used."""
     if not _is_training_installed():
-        return note("training is not installed here: this machine can predict", installed=False)
+        return note("training is not installed here: this machine can predict")
     import torch
 
-    found, facts = f"torch {torch.__version__}", {"installed": True, "torch": torch.__version__}
+    found, facts = f"torch {torch.__version__}", {"torch": torch.__version__}
     if device is Device.CPU or devices.cuda_fault():
         return ok(f"{found}, on the CPU", **facts, cuda=False)
     try:
         torch.ones(1, device="cuda").add(1).item()
     except (RuntimeError, AssertionError) as error:  # raised by a build for the CPU
-        return _without_cuda(
-            device, f"{found} cannot use the GPU: {_first_line(error)}", CUDA_TORCH, **facts, cuda=False
-        )
+        return _without_cuda(device, f"{found} cannot use the GPU: {_first_line(error)}", CUDA_TORCH, **facts)
     return ok(f"{found}, on the GPU", **facts, cuda=True)
 
 
@@ -155,9 +153,7 @@ def check_gpu(device: Device) -> Diagnosis:
         driver = devices.query_driver()
     except DeviceMissing as error:
         if device is Device.CUDA:
-            return problem(
-                error.found, "see that nvidia-smi works here, or use --device auto", error.exit_code, gpus=[]
-            )
+            return problem(error.found, "see that nvidia-smi works here, or use --device auto", error.exit_code)
         return note(f"{error.found}: runs use the CPU", gpus=[])
     return ok(str(driver), gpus=[gpu._asdict() for gpu in driver.gpus], driver=driver.version, cuda=driver.cuda)
 
@@ -192,7 +188,7 @@ def check_folders(device: Device) -> Diagnosis:
                 free[str(folder)] = shutil.disk_usage(there).free
         except OSError as error:
             found = f"{folder} cannot be written: {error.strerror or error}"
-            return problem(found, f"fix its permissions, or choose another with {setting}", path=str(folder))
+            return problem(found, f"fix its permissions, or choose another with {setting}")
     found = "; ".join(f"{path} has {free_bytes / 2**30:.1f} GiB free" for path, free_bytes in free.items())
     return note(found, SPACE, free=free) if min(free.values()) < LITTLE_SPACE else ok(found, free=free)
 

@@ -154,11 +154,6 @@ def describe_retrain(run: RunFolder, parameters: RetrainParameters) -> RetrainRe
     )
 
 
-def is_decided(record: RunRecord) -> bool:
-    """Whether the candidate went through all gates or was refused, or no candidate was needed."""
-    return record.published is not None or bool(record.refused_by)
-
-
 def _list_data_changes(record: RunRecord) -> list[Finding]:
     report = record.stages.get("validate", {}).get("report")
     if not report:
@@ -191,7 +186,7 @@ def attach_report(run: RunFolder, parameters: RetrainParameters) -> Iterator[Non
         with suppress(Exception):
             run.note_failure(getattr(error, "exit_code", 1))
         with suppress(Exception):  # a failed report must not hide why the run has failed
-            if is_decided(run.read()):
+            if run.read().is_decided:
                 error.report = describe_retrain(run, parameters)  # type: ignore[attr-defined]
         raise
     finally:

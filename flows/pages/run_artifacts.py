@@ -12,7 +12,7 @@ from prefect.events import emit_event
 from prefect.runtime import flow_run
 
 from flows.pages import run_names, run_pages
-from flows.pages.report import RetrainReport, attach_report, describe_retrain, is_decided
+from flows.pages.report import RetrainReport, attach_report, describe_retrain
 from flows.tags import DRIFT_TAG, MODEL_TAG, VERDICT_TAG
 from tasks.judging.evaluation_result import EvaluationResult
 from tasks.machine.run_messages import Event, print_message
@@ -41,7 +41,7 @@ def retrain_shown(run: RunFolder, parameters: RetrainParameters) -> Iterator[Non
             yield
     finally:
         with _never_in_the_way():
-            if is_decided(record := run.read()):
+            if (record := run.read()).is_decided:
                 _show_retrain(record, describe_retrain(run, parameters))
         with _never_in_the_way():
             predicted = run.read().find_result("predict", Prediction)

@@ -59,6 +59,11 @@ class RunRecord(RootDocument):
             return self.find_result(UNCHANGED, PublishedModel)
         return None if self.refused_by else self.find_result("publish", PublishedModel)
 
+    @property
+    def is_decided(self) -> bool:
+        """Whether the candidate went through all gates or was refused, or no candidate was needed."""
+        return bool(self.published or self.refused_by)
+
 
 class RunFolder(Record):
     """A run's folder; ``run.json`` in it grows with every stage."""

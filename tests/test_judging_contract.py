@@ -172,7 +172,7 @@ def test_a_column_that_float32_cannot_tell_apart_is_refused_by_name(target: str,
     given = ("--data", written(tmp_path / "t.csv", frame), "--target", target, "--features", "area,city,built")
     report = ask("retrain", f"{model}-regression", "--name", "own", *given, code=3)
     assert not verdicts(report)["parity_float64"]
-    assert verdicts(report)["parity"] != is_tiny, "torch rounds the same rows in the same way"
+    assert verdicts(report)["parity"] != is_tiny, "float32 rounds the same rows in the same way"
     advice = "subtract an offset, change its unit, or leave it out with --ignore"
     assert f"column 'built' loses most in float32: {advice} built" in gate(report, "parity_float64")["detail"]
     assert model_folder.list_versions("own") == []

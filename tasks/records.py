@@ -266,4 +266,3 @@ class Prediction(Record):
     unknown_class: int = 0  # rows whose true class is unknown to the model, counted as wrong
     drift: Drift
     seconds: float
-    picture: ChosenPath | None = None

@@ -424,27 +424,22 @@ def test_advice_on_rows_that_evaluate_cannot_judge_by_names_no_option_of_a_retra
 
 
 @pytest.mark.slow
-def test_few_labelled_rows_that_are_much_worse_than_published_are_told_and_some_that_chance_makes_are_not(
+def test_a_job_whose_truth_says_that_answers_are_much_worse_than_published_is_told_and_few_rows_tell_nothing(
     store: TrainedStore, tmp_path: Path
 ) -> None:
-    new = sales(12, seed=7)
+    new = sales(40, seed=7)
     labels = predictions(written(tmp_path / "new.csv", new), "kinds").label_name.to_numpy()
     others = np.where(labels == "dear", "cheap", "dear")
-    for wrong in (3, 10):
-        path = written(tmp_path / f"{wrong}.csv", new.assign(kind=np.where(np.arange(12) < wrong, others, labels)))
-        assert ask("evaluate", "kinds", path)["worse"] == ["accuracy"] * (wrong == 10)
+    for wrong in (5, 30):
+        path = written(tmp_path / f"{wrong}.csv", new.assign(kind=np.where(np.arange(40) < wrong, others, labels)))
+        assert ("accuracy" in ask("evaluate", "kinds", path)["worse"]) == (wrong == 30)
         done = typed("predict", path, "--name", "kinds")
-        assert ("worse than at publication" in done.stdout + done.stderr) == (wrong == 10)
+        assert ("worse than at publication" in done.stdout + done.stderr) == (wrong == 30)
         told = {each["name"]: str(each["drift"]) for each in ask("status")["models"]}["kinds"]
-        assert told.startswith("WORSE: accuracy 0.1667 on 12 rows, ") == (wrong == 10)
+        assert told.startswith("WORSE: accuracy 0.25 on 40 rows, ") == (wrong == 30)
     assert 'gradmill_last_prediction_worse{name="kinds"} 1.0' in typed("metrics").stdout
-    copies = written(tmp_path / "copies.csv", pd.concat([pd.read_csv(path)[:1]] * 12))
+    copies = written(tmp_path / "copies.csv", pd.concat([pd.read_csv(path)[:1]] * 40))
     assert ask("evaluate", "kinds", copies)["worse"] == [], "they are one row"
-    pence = sales(12, seed=7, start="2025-01-01").assign(price=lambda frame: 100 * frame.price)
-    path = written(tmp_path / "pence.csv", pence)
-    assert set(ask("evaluate", "prices", path)["worse"]) == {"rmse", "loss"}
-    typed("predict", path, "--name", "prices")
-    assert {each["name"]: each["drift"] for each in ask("status")["models"]}["prices"].startswith("WORSE: rmse ")
 
 
 # What no model can be learned from: exit code, three lines, and nothing published

@@ -147,7 +147,7 @@ def draw_misclassified(candidate: Candidate) -> Drawings:
     if len(wrong):
         worst = wrong[np.argsort(-answers.confidence[wrong], kind="stable")[:WORST]]
         predicted, true = ([names[index] for index in labels[worst]] for labels in (answers.answer, answers.y_true))
-        yield artifact_paths.MISCLASSIFIED, plots.draw_image_grid(candidate.test.inputs[worst], predicted, true)
+        yield artifact_paths.MISCLASSIFIED, plots.draw_misclassified(candidate.test.inputs[worst], predicted, true)
 
 
 # Regressions
@@ -217,8 +217,9 @@ def draw_numbers(candidate: Candidate) -> Drawings:
 def measure_baselines(candidate: Candidate) -> Metrics:
     """The minimised loss, those it is compared with, and for a split by time the metrics of each period."""
     measured = {"objective_loss": candidate.baselines.mean(candidate.answers.losses), **candidate.baselines.metrics}
-    if moments := find_row_times(candidate.test.key, candidate.prepared):
-        of_all, periods = {"recall", "recall_intervals"}, measure_by_period(candidate.answers, moments, in_time=True)
+    times = find_row_times(candidate.test.key, candidate.prepared)
+    if times is not None:
+        of_all, periods = {"recall", "recall_intervals"}, measure_by_period(candidate.answers, times, in_time=True)
         return {**measured, "periods": [each.model_dump(mode="json", exclude=of_all) for each in periods]}
     return measured
 

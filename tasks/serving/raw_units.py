@@ -104,7 +104,8 @@ def score_rows(weights: Weights, recipe: Recipe, rows: Array, dtype: DTypeLike =
     """
     if not recipe.is_plain:
         return score_table(fold_weights(weights, recipe, dtype), recipe, rows)
-    W, b = weights["W"].astype(dtype) * np.dtype(dtype).type(recipe.scale), weights["b"].astype(dtype)  # noqa: N806
+    W = weights["W"].astype(dtype) * np.asarray(recipe.scale, dtype)  # noqa: N806  (the book's letter)
+    b = weights["b"].astype(dtype)
     size = max(1, VALUES // max(1, math.prod(rows.shape[1:])))  # pixels take eight times the memory here
     batches = (rows[start : start + size] for start in range(0, len(rows), size))
     return np.concatenate([batch.reshape(len(batch), -1).astype(dtype) @ W + b for batch in batches])

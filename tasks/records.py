@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from tasks.data.recipe import Recipe, SplitRule
 from tasks.data.report import AcceptedFinding, ColumnProfile
@@ -170,7 +170,7 @@ class GateVerdict(PersistedRecord):
     """One gate: what was measured, which bounds it had to keep, and whether it did."""
 
     name: str
-    value: float
+    value: Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]  # JSON has no NaN
     minimum: float | None = None
     maximum: float | None = None
     passed: bool

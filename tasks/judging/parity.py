@@ -121,7 +121,7 @@ def compare_with_weights(
 def compare_in_float64(
     session: Any, weights: raw_units.Weights, prepared: PreparedDataset, bounds: Gates
 ) -> tuple[GateVerdict, ...]:
-    """The gate ``parity_float64`` for tables: recipe and weights in float64 on the raw rows, before any rounding.
+    """The gate ``parity_float64`` for tables: recipe and weights in float64 on the same rows, without any rounding.
 
     Where it refuses, it names the column that loses most.
     """

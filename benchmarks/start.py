@@ -100,7 +100,7 @@ def _divide(command: Side, rounds: list[dict[str, float]]) -> dict[str, float]:
 
 def _empty(store: Path) -> None:
     """Leave as little as a first run finds: the server's history."""
-    for name in ("models", "runs", "predictions", ".stages", "datasets"):
+    for name in ("models", "runs", "predictions", "datasets"):
         for folder in (store / name).glob("**/"):
             folder.chmod(0o755)  # versions are read-only
         shutil.rmtree(store / name, ignore_errors=True)

@@ -12,8 +12,6 @@ NEW_OBJECTS = 50_000  # between two garbage collections: most objects of a comma
 THEN = {
     "predict": "run the same command again to continue from here",
     "tune": "trials that have ended are kept; run the same command again to continue after them",
-    "backup": "run the same command again to copy only what is missing there",
-    "restore": "run the same command again to continue from here",
     "demo": "the page is no longer served",
     "trigger": "gradmill status shows the runs",
     "up": "run the same command again to continue with the same history",

@@ -9,7 +9,7 @@ from tasks.store import atomic
 from tasks.store.run_folder import RunFolder
 
 
-@stage(reusable=True)
+@stage()
 def evaluate(
     run: RunFolder, prepared: PreparedDataset, trained: TrainedModel, training: Training, bounds: Gates
 ) -> Evaluation:

@@ -9,7 +9,7 @@ from tasks.stage import stage
 from tasks.store.run_folder import RunFolder
 
 
-@stage(reusable=True)
+@stage()
 def preprocess(run: RunFolder, validated: ValidatedDataset, data: Data, seed: int) -> PreparedDataset:
     """The training and test splits as model inputs, in safetensors, and their recipe.
 

@@ -5,7 +5,7 @@ from tasks.judging.champion import Comparison, compare_with_published
 from tasks.machine.run_messages import Event, print_message
 from tasks.parameters import RetrainParameters
 from tasks.records import ChampionGates, Evaluation, ExportedModel, PreparedDataset, PublishedModel, TrainedModel
-from tasks.stage import cache, live_progress, stage
+from tasks.stage import live_progress, stage
 from tasks.store import artifact_paths, own_data, pointer, publication, verification
 from tasks.store.history import Cause
 from tasks.store.run_folder import RunFolder
@@ -45,11 +45,9 @@ def publish(
         if not unchanged and may_publish:
             if kept is None:
                 made_of = (parameters, prepared, trained, evaluated, exported, *comparison)
-                lineage = publication.describe_lineage(
-                    run.path.name, *made_of, cache.package_versions(), cache.code_digest()
-                )
+                lineage = publication.describe_lineage(run.path.name, *made_of)
                 pictures = (trained.picture, *evaluated.pictures, *filter(None, (prepared.sheet,)))
-                kept = publication.publish(lineage, exported, pictures, parameters.sign_key)
+                kept = publication.publish(lineage, exported, pictures)
             pointer.point_to(name, kept, Cause("published", by=run.path.name))
     published = PublishedModel(outcome="judged", name=name, version=None, model=exported.onnx, gates=comparison.gates)
     if kept is not None and (unchanged or may_publish):
@@ -57,15 +55,13 @@ def publish(
         outcome, detail = ("unchanged", "identical byte for byte") if unchanged else ("published", "")
         facts = {"outcome": outcome, "version": kept, "model": model, "detail": detail}
         published = published.model_copy(update=facts)
-    _report_outcome(run, published, is_signed=parameters.sign_key is not None)
+    _report_outcome(run, published)
     return published
 
 
-def _report_outcome(run: RunFolder, published: PublishedModel, is_signed: bool) -> None:
+def _report_outcome(run: RunFolder, published: PublishedModel) -> None:
     version = f"{published.name} version {published.version}" if published.version else published.name
     print_message(outcome := f"{version}: {published.outcome}", short=outcome)
-    if is_signed and published.version and not published.model.path.with_name(artifact_paths.ATTESTATION).is_file():
-        print_message(f"{version} was published without --sign-key and stays without an attestation")
     if published.outcome == "published":
         model = {"version": published.version, "sha256": published.model.sha256, "path": str(published.model.path)}
         live_progress.emit_from_task(Event.PUBLISHED, published.name, model | {"run": str(run.path)})

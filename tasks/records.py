@@ -1,9 +1,9 @@
 """The values that stages exchange: paths with digests and small records of numbers, never arrays."""
 
 import math
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from tasks.data.recipe import Recipe, SplitRule
 from tasks.data.report import AcceptedFinding, ColumnProfile
@@ -12,16 +12,16 @@ from tasks.parameters.data import NO_WINDOW
 from tasks.serving.contract import Signature
 from tasks.serving.drift import Drift, Histogram
 from tasks.serving.task import TASKS, TaskName
-from tasks.store.record_base import NOT_IN_KEY, ChosenPath, FileRef, PersistedRecord, Record, Sha256
+from tasks.store.record_base import ChosenPath, FileRef, PersistedRecord, Record, Sha256
 
 
 class RawDataset(Record):
     """The result of ``download``; ``files`` is empty for generated data, and for own data, which stay in place."""
 
     name: str
-    source: Annotated[str, NOT_IN_KEY]
+    source: str
     files: dict[str, FileRef]
-    paths: Annotated[tuple[str, ...], NOT_IN_KEY] = Field((), exclude=True)  # of own tables; may be thousands
+    paths: tuple[str, ...] = Field((), exclude=True)  # of own tables; may be thousands
     look: str = ""  # of own files: a digest of path, size, time and samples of each, constant while they are untouched
 
 
@@ -153,8 +153,8 @@ QUESTIONS = {
     "baseline": "Is it better than giving every row the same answer, by more than chance?",
     "reference": "Is it nearly as good as the same model fitted until it has converged?",
     "parity_float64": "Does it answer as the same computation in double precision does?",
-    "parity": "Does the exported file give the numbers that the trained weights give?",
-    "parity_labels": "Does the exported file give the labels that the trained weights give?",
+    "parity": "Does the exported file give the numbers that torch gives?",
+    "parity_labels": "Does the exported file give the labels that torch gives?",
     "servability": "Can a new process without torch load the file and get the right answers?",
     "latency_ms": "How long does one row take?",
     "memory_mb": "How much memory does a process that serves the file need?",
@@ -170,7 +170,7 @@ class GateVerdict(PersistedRecord):
     """One gate: what was measured, which bounds it had to keep, and whether it did."""
 
     name: str
-    value: Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]  # JSON has no NaN
+    value: float
     minimum: float | None = None
     maximum: float | None = None
     passed: bool
@@ -266,3 +266,4 @@ class Prediction(Record):
     unknown_class: int = 0  # rows whose true class is unknown to the model, counted as wrong
     drift: Drift
     seconds: float
+    picture: ChosenPath | None = None

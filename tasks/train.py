@@ -7,7 +7,7 @@ from tasks.store import atomic
 from tasks.store.run_folder import RunFolder
 
 
-@stage(reusable=True)
+@stage()
 def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> TrainedModel:
     """Train one of the four systems; write ``weights.safetensors`` and the learning curve into the run's folder.
 

@@ -8,7 +8,7 @@ from tasks.parameters import Data
 from tasks.records import ChampionData, RawDataset
 from tasks.serving.task import TaskName
 from tasks.stage import live_progress, stage
-from tasks.store import atomic, verified_files
+from tasks.store import atomic
 from tasks.store.artifact_paths import CONTACT_SHEET, DATA_PAGE, DATA_REPORT
 from tasks.store.page_rendering import render_markdown
 from tasks.store.record_base import FileRef
@@ -31,13 +31,7 @@ def _show(run: RunFolder, report: DataReport, sheet: bytes | None) -> tuple[File
     return report.write(run.file(DATA_REPORT), is_durable=False), picture
 
 
-def _show_again(run: RunFolder, validated: ValidatedDataset) -> None:
-    if report := validated.report:
-        sheet = verified_files.read(validated.sheet) if validated.sheet else None
-        _show(run, DataReport.parse(verified_files.read(report), report.path), sheet)
-
-
-@stage(reusable=True, show=_show_again)
+@stage()
 def validate(
     run: RunFolder,
     raw: RawDataset,

@@ -274,7 +274,6 @@ SAID = {  # the exit code, and what is printed
     f"{PICTURES} pictures --side 257": "2: 256",
     f"{PICTURES} pictures --channels cmyk": "2: grey",
     "bench train": "2: run python -m benchmarks",  # as of commands and options of before
-    "backup copy --replace": "2: leave it out",
     "predict --replace": "2: to do: run it again with --help",
     "retrain houses --data less.csv": "4: column kind is missing",
     "retrain houses --data more.csv": "4: column pool is new",
@@ -385,8 +384,6 @@ COMMANDS = [
     "doctor",
     "maintain",
     "mirror houses odd/README",
-    "backup copy",
-    "restore odd",
     "remove houses --yes",
     "demo no-such-model",
     "up --port 0",
@@ -405,7 +402,7 @@ def strangers(store_and_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         os.mkfifo(data / "later.csv")
     monkeypatch.chdir(folder)
     monkeypatch.setenv("GRADMILL_ARTIFACTS", str(folder / "artifacts"))
-    places = (".", "datasets", "models", "models/houses", "models/a name", "predictions", "runs", ".stages")
+    places = (".", "datasets", "models", "models/houses", "models/a name", "predictions", "runs")
     return [each for name in places for each in plant_strangers(folder / "artifacts" / name)]
 
 

@@ -15,6 +15,7 @@ import pytest
 from conftest import REPOSITORY
 from container_engine import Engine
 from duty import free_port
+from fenced_blocks import blocks
 from prefect_api import api_client, eventually
 from prefect_ui import NAMES
 from stand_ins import LIBRARY, build, copy_checkout
@@ -58,6 +59,12 @@ class Stack:
     def run(self, command: str) -> str:
         """Run a line of shell in the checkout; return its stdout."""
         return self.engine.command(["bash", "-euc", command], timeout=600, cwd=self.folder)
+
+    def run_on_host(self, script: str) -> str:
+        """Run lines of docs/backup.md, with folders of this checkout in place of the host's."""
+        for place in ("/srv/gradmill", "/mnt/backup", "/etc/gradmill"):
+            script = script.replace(place, f"{self.folder}/host{place}")
+        return self.run(script)
 
     def published(self, pattern: str, more: str = "") -> str:
         """Run the one published command that this is found in, with more words behind it.
@@ -196,11 +203,9 @@ def test_without_credentials_every_route_but_health_and_readiness_answers_401(st
     assert answered == {"/health", "/ready"}
 
 
-def test_schedules_limit_and_automations_are_registered(stack: Stack) -> None:
+def test_schedules_and_automations_are_registered(stack: Stack) -> None:
     active = {each["name"]: [it["active"] for it in each["schedules"]] for each in stack.post("/deployments/filter")}
     assert active == {name: [True] for name in NAMES} | {"evaluate": [], "tune-monthly": [False]}
-    limits = {each["name"]: each["limit"] for each in stack.post("/v2/concurrency_limits/filter")}
-    assert limits["gpu"] == 1
     enabled = {each["name"]: each["enabled"] for each in stack.post("/automations/filter")}
     assert enabled.pop("gradmill: crash runs whose heartbeats stop")
     assert list(enabled.values()) == [False, False], "those that retrain on drift"
@@ -336,11 +341,21 @@ def test_nothing_secret_is_in_a_log_and_a_workers_begins_with_what_its_container
 
 def test_a_backup_brings_history_and_models_back_to_a_machine_that_has_neither(stack: Stack) -> None:
     before, version = history_and_models(stack), stack.champion("linear-regression")["version"]
-    for command in ("^install", "gradmill backup", "pg_dump"):
-        stack.published(command)
+    once, nightly, restore = (block.text for block in blocks(REPOSITORY / "docs/backup.md") if block.language == "sh")
+    dump = published_command("pg_dump")
+    stack.run_on_host(once)
+    stack.run_on_host(published_command("mount --bind"))
+    stack.run_on_host(re.sub(r"(?m)^sqlite3 .*$", lambda _: f"(cd {stack.folder} && {dump})", nightly))
+    stack.run_on_host("umount /srv/gradmill/artifacts")
     stack.published(" down$", " --volumes")
-    for command in ("gradmill restore", "--wait postgres", "pg_restore", "up --detach$"):
+    stack.published("worker true$")
+    stack.run_on_host(published_command("mount --bind"))
+    stack.run_on_host(restore.replace("gradmill verify --all --artifacts artifacts\n", ""))
+    stack.run_on_host("umount /srv/gradmill/artifacts")
+    for command in ("gradmill verify", "--wait postgres"):
         stack.published(command)
+    stack.run_on_host(published_command("pg_restore"))
+    stack.published("up --detach$")
     assert history_and_models(stack) == before
     stack.assert_completes(stack.trigger("linear-weekly"))
     assert stack.champion("linear-regression")["version"] == version, "the same data: unchanged"

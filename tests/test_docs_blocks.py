@@ -45,8 +45,11 @@ PROGRAMS = {
     "docker": "tests/test_docker_stack.py and tests/test_docker_pools.py run those of docs/containers.md",
     "(umask": "the same",
     "install": "the same",
+    "apt-get": "needs a Debian mirror",
+    "15": "a line of a crontab",
     "prefect": "tests/test_docker_pools.py and tests/test_run_story.py",
     "openssl": "tests/test_docs_typed.py makes keys with it",
+    "model_signing": "tests/test_cli_store.py signs and verifies with it",
     "pip": "needs a package registry",
     "pg_dump": "needs a PostgreSQL of yours",
     "pg_restore": "the same",
@@ -57,8 +60,13 @@ PROGRAMS = {
 }
 
 
-# What tests/test_docs_typed.py types and compares, and tests/test_docs_recipes.py applies.
-TYPED_OR_APPLIED = {("sh", "first-hour.md"), ("text", "first-hour.md"), ("diff", "contributing.md")}
+# What tests/test_docs_typed.py and tests/test_store_restic.py type, and tests/test_docs_recipes.py applies.
+TYPED_OR_APPLIED = {
+    ("sh", "first-hour.md"),
+    ("text", "first-hour.md"),
+    ("sh", "backup.md"),
+    ("diff", "contributing.md"),
+}
 
 
 def commands(block: Block) -> Iterator[str]:

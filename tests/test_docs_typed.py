@@ -31,11 +31,10 @@ PAGE = REPOSITORY / "docs" / "first-hour.md"
 PORT = 4200  # of gradmill up, as the page has it
 # Places below artifacts/ that nothing of the first hour fills, and what does.
 OF_OTHERS = {
-    "artifacts/.restoring": "gradmill restore, until it is done",
     "artifacts/datasets/<data>/study-<key>.journal": "gradmill tune",
     "artifacts/.prefect/home": "where there is no home folder",
     "artifacts/javascript/": "gradmill demo",
-    "artifacts/.store": "gradmill backup, and GRADMILL_MIRROR",
+    "artifacts/.store": "GRADMILL_MIRROR",
     "artifacts/mirror.json": "GRADMILL_MIRROR",
     "artifacts/site": "make docs",
     "artifacts/tuned/<name>.json": "gradmill tune",
@@ -48,8 +47,7 @@ OF_OTHERS = {
 NOT_HERE = {
     "gradmill up": "goes on until Ctrl-C: see below",
     "gradmill demo": "goes on until Ctrl-C: tests/test_serve_demo.py",
-    "s3://": "a bucket: tests/test_store_mirror.py and tests/test_store_backup.py have one",
-    "--artifacts new": "what was restored from that bucket",
+    "s3://": "a bucket: tests/test_store_mirror.py has one",
     "gradmill skip": "a server that plans ahead: tests/test_operate_schedule.py",
     "postgresql://": "a server: tests/test_read_queries.py has one",
     "/data/today": "a folder of yours: tests/test_operate_registration.py",

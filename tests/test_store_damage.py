@@ -331,7 +331,7 @@ def test_every_command_on_a_broken_or_lost_pointer_is_exit_4_until_promote(
     harm: Callable[[], object], tmp_path: Path
 ) -> None:
     harm()
-    for command in (f"models {NAME}", "models", f"verify {NAME}", f"show {NAME}", f"backup {tmp_path / 'backup'}"):
+    for command in (f"models {NAME}", "models", f"verify {NAME}", f"show {NAME}", "verify --all"):
         refused(4, command, artifact_paths.champion(NAME), f"gradmill promote {NAME}")
     told, names = answer(f"report {NAME} --output {tmp_path / 'page.html'}")["headline"], state.read().names.values()
     assert told.startswith("the live version is unknown: champion.json cannot be read")

@@ -14,8 +14,6 @@ from command_line import answer, plant, typed
 from store_state import age_demotions, seal_all
 from tasks.errors import DataError
 from tasks.parameters import PredictParameters, RetrainParameters
-from tasks.records import RawDataset
-from tasks.stage import cache
 from tasks.store import artifact_paths, atomic, history, housekeeping, locks, model_folder, predictions, schedules
 from tasks.store.housekeeping import prune_datasets, prune_predictions, prune_runs
 from tasks.store.record_base import FileRef
@@ -32,7 +30,7 @@ def aged(path: Path, days: float = 2) -> Path:
 
 
 def run_folder(number: int, model: str = NAME, days: float = 2, reused: str = "") -> str:
-    """The name of a run, which has used what another one left, which a container calls otherwise."""
+    """The name of a run, which has used what another one left, as runs of 82fab8f3 did in a container."""
     run = RunFolder.open(f"202611{number:02}T030000-{model}-0000000{number % 10}", {"name": model})
     if reused:
         run.note(stages={"train": {"weights": {"path": f"/elsewhere/runs/{reused}/weights.safetensors"}}})
@@ -83,17 +81,17 @@ def test_the_newest_runs_of_each_model_and_those_of_today_stay() -> None:
     assert prune_runs(1) == [softmax[3]], "one that is taken up again is young again"
 
 
-def test_evidence_of_kept_versions_and_runs_that_go_on_stay_and_so_do_the_runs_that_they_reused(
+def test_evidence_of_kept_versions_and_runs_that_go_on_stay_and_so_does_what_evidence_of_before_has_used(
     candidates: list[Contender],
 ) -> None:
     candidates[0].publish()
-    reused, other, taken = (run_folder(number) for number in range(1, 4))
-    evidence, going = run_folder(4, reused=reused), run_folder(5, reused=taken)
+    reused, other = (run_folder(number) for number in range(1, 3))
+    evidence, going = run_folder(4, reused=reused), run_folder(5)
     newest = run_folder(6)
     seal_all(artifact_paths.version(NAME, 1), run=evidence)
     with opened(going).in_use():
         assert prune_runs(1) == [other], "however old it looks"
-    assert prune_runs(1) == [taken, going]
+    assert prune_runs(1) == [going]
     assert names(artifact_paths.runs()) == {reused, evidence, newest}
 
 
@@ -191,27 +189,6 @@ def test_a_folder_that_cannot_be_renamed_stops_nobody(monkeypatch: pytest.Monkey
     assert artifact_paths.predictions(old).is_dir()
 
 
-# What stages returned
-
-
-def test_what_stages_returned_goes_when_a_file_of_it_is_gone_or_nobody_has_used_it_for_long() -> None:
-    records = {each: artifact_paths.stage_record(each * 64) for each in "abcdef"}
-    for key, days in {"a": 91, "b": 91, "c": 0, "d": 89}.items():
-        file = atomic.write_bytes(artifact_paths.runs() / f"{key}.bin", b"weights")
-        cache.keep_record(key * 64, RawDataset(name=key, source="generated", files={"train": file}))
-        aged(records[key], days)
-    assert cache.find_record("a" * 64, RawDataset) is not None, "it was used"
-    (artifact_paths.runs() / "c.bin").unlink()
-    records["e"].write_text("{")
-    plant(records["f"], "fifo")
-    foreign = records["a"].with_name("notes.json")
-    foreign.write_text("[]")
-    aged(foreign, days=100)
-    told = typed("maintain").stderr
-    assert names(foreign.parent) == {foreign.name, *(records[each].name for each in "adef")}
-    assert all(f"left alone: {records[each]} (" in told for each in "ef")
-
-
 # Prepared splits, row digests and searches
 
 
@@ -232,26 +209,25 @@ def test_what_a_search_has_learned_goes_when_nobody_has_gone_on_with_it_for_long
 def test_what_nothing_refers_to_goes_and_what_is_named_by_anything_stays(candidates: list[Contender]) -> None:
     candidates[0].publish()
     of_version = aged(artifact_paths.dataset("synthetic-linear") / candidates[0].prepared.train.path.name)
-    kinds = ["train", "test", "validation", "test", "test", "rows"]
-    of_run, of_look, of_record, of_job, gone, rows = (prepared(number, kind) for number, kind in enumerate(kinds))
+    kinds = ["train", "test", "test", "test", "rows"]
+    of_run, of_look, of_job, gone, rows = (prepared(number, kind) for number, kind in enumerate(kinds))
     young = prepared(6, days=0.9)
     opened(run := run_folder(1)).note(stages={"preprocess": {"train": of_run.model_dump(mode="json")}})
     aged(opened(run).file("run.json"))
     look = artifact_paths.dataset(OLD) / "look.json"
     atomic.write_json(look, {"files": [of_look.model_dump(mode="json")]})
-    cache.keep_record("0" * 64, RawDataset(name=OLD, source="", files={"validation": of_record}))
-    artifact_paths.stage_record("1" * 64).symlink_to("gone")  # as one that goes while the others are read
+    (artifact_paths.runs() / "gone" / "run.json").parent.mkdir()
+    (artifact_paths.runs() / "gone" / "run.json").symlink_to("gone")  # as one that goes while the others are read
     prediction(1, "running", input=job_document(NAME)["input"] | {"path": str(of_job.path)})
     others = artifact_paths.raw_file(OLD, "raw.csv", "0" * 64), look.with_name("train.mine.safetensors")
     for path in others:
         aged(atomic.write_bytes(path, b"").path)
     assert prune_datasets() == [f"{OLD}/{path.name}" for path in sorted((gone.path, rows.path))]
-    stay = {each.path.name for each in (of_run, of_look, of_record, of_job, young)}
+    stay = {each.path.name for each in (of_run, of_look, of_job, young)}
     assert left() == stay | {"look.json", "raw", others[1].name}
     assert of_version.is_file()
-    aged(artifact_paths.stage_record("0" * 64))
     prediction(1)
-    assert prune_datasets() == [f"{OLD}/{each.path.name}" for each in (of_job, of_record)]
+    assert prune_datasets() == [f"{OLD}/{of_job.path.name}"]
 
 
 def test_nothing_goes_while_an_unfinished_job_or_a_version_cannot_be_read_or_somebody_prepares_the_data(
@@ -279,24 +255,6 @@ def test_what_a_kill_has_left_out_of_sight_comes_back_only_where_it_is_needed() 
         file.path.rename(file.path.with_name(f".pruned-{file.path.name}-0123abcd"))
     assert prune_datasets() == [f"{OLD}/{not_needed.path.name}"]
     assert left() == {needed.path.name}
-
-
-def test_what_a_run_takes_up_again_while_maintenance_is_at_work_is_there_afterwards(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """After maintenance has read what is named, and before it removes anything."""
-    file, key, found = prepared(1), "0" * 64, list[RawDataset | None]()
-    cache.keep_record(key, RawDataset(name=OLD, source="", files={"train": file}))
-    aged(artifact_paths.stage_record(key))
-
-    def meanwhile(folder: Path) -> bool:
-        found.append(cache.find_record(key, RawDataset))
-        return True
-
-    monkeypatch.setattr(housekeeping, "is_in_place", meanwhile)
-    assert prune_datasets() == []
-    assert found[0] is not None
-    assert file.path.is_file()
 
 
 # Versions of scheduled names

@@ -30,10 +30,10 @@ from duty import Duty
 from flows.retrain import retrain
 from http_stand_ins import answered, played
 from prefect_api import eventually, own_database
-from store_state import damage, whole_files
+from store_state import damage
 from tasks.errors import DataError
 from tasks.parameters import RetrainParameters
-from tasks.store import artifact_paths, backup, folders, mirror_sync, model_folder, pointer, remote, verification
+from tasks.store import artifact_paths, folders, mirror_sync, model_folder, pointer, remote, verification
 from victims import fork, run_until_rename
 
 pytestmark = pytest.mark.usefixtures("two_versions")
@@ -202,25 +202,6 @@ def test_a_kill_leaves_the_old_champion_or_the_new_and_the_next_call_completes(
         assert on(there) == (2 if at > PATHS.index("champion.json") else 1)
         assert list(mirror_sync.copy_champion(NAME, str(there)).written) == PATHS[at:], "nothing is copied again"
         assert on(there) == 2
-
-
-@pytest.mark.slow
-def test_a_backup_in_s3_is_incremental_and_restored(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    url = f"s3://{BUCKET}/gradmill"
-    first = backup.make(url)
-    pointer.freeze(NAME)
-    made = backup.make(url, keep=2)
-    assert (len(made.copied_files), made.removed_snapshots) == (2, [])
-    contents = {each.sha256 for one in (first, made) for each in one.snapshot.files.values()}
-    assert keys() == {f"gradmill/{path}" for path in (f"snapshots/{first.name}", f"snapshots/{made.name}")} | {
-        f"gradmill/content/{sha256}" for sha256 in contents
-    }
-    pointer.freeze(NAME, frozen=False)  # of the same second and the same store there is one snapshot
-    assert len(backup.make(url, keep=1).removed_snapshots) == 2
-    before = whole_files()
-    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(tmp_path / "elsewhere"))
-    backup.restore(url)
-    assert whole_files() == before
 
 
 # Shares

@@ -199,19 +199,9 @@ def test_files_that_a_version_was_trained_on_are_told(documents: Documents) -> N
     assert (fault.kind, str(note) in fault.found) == ("source", True)
 
 
-def test_a_store_that_is_half_restored_says_so(documents: Documents) -> None:
-    documents["champion"].unlink()
-    artifact_paths.restoring().write_text("a snapshot")
-    for command in (f"rollback {NAME}", f"promote {NAME} 9", "models new"):
-        refused(1, command, "was begun and not finished")
-
-
-def test_names_that_are_none_or_of_others_end_no_listing_and_no_backup(
-    documents: Documents, candidate: Contender, tmp_path: Path
-) -> None:
+def test_names_that_are_none_or_of_others_end_no_listing(documents: Documents, candidate: Contender) -> None:
     for odd in ("Not Ours", "\udcff"):
         (artifact_paths.models() / odd / "1").mkdir(parents=True)
-    assert typed("backup", tmp_path / "backup").returncode == 0
     atomic.write_bytes(artifact_paths.runs() / f"20261104T030000-tune-{NAME}-00000009" / "run.json", b"{")
     RunFolder.open(f"20261101T020000-tune-{NAME}-00000010", {"name": NAME})
     decide(noted(candidate, 1, f"tune-{NAME}"), "unchanged", 2)

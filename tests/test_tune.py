@@ -288,12 +288,13 @@ def candidate(candidates: list[Contender], monkeypatch: pytest.MonkeyPatch) -> C
 
 
 def test_a_name_that_was_tuned_goes_on_so_until_told_otherwise(candidate: Contender) -> None:
-    keep_settings("mine", run="first", lr=0.5, num_epochs=4)
+    first, second = "20261101T030000-tune-mine-00000001", "20261102T030000-tune-mine-00000002"
+    keep_settings("mine", run=first, lr=0.5, num_epochs=4)
     kept(candidate, "mine", tuned_too=True, batch_size=16, num_epochs=3)
     version = model_folder.find_manifest("mine", 1).parameters.model_dump()
-    assert (version["training"]["lr"], version["found"]) == (0.5, {"run": "first", "fields": ["lr"]})
-    keep_settings("mine", run="second", lr=0.25, num_epochs=4, schedule="cosine")
-    assert {"first", "second"} <= housekeeping.list_evidence(), "searches that names or versions stand on"
+    assert (version["training"]["lr"], version["found"]) == (0.5, {"run": first, "fields": ["lr"]})
+    keep_settings("mine", run=second, lr=0.25, num_epochs=4, schedule="cosine")
+    assert {first, second} <= housekeeping.References.collect().runs, "searches that names or versions stand on"
     again = repeated("mine").training
     assert (again.lr, again.batch_size) == (0.25, 16)
     assert again.schedule == "cosine", "a default of the champion was not given"
@@ -307,7 +308,7 @@ def test_a_name_that_was_tuned_goes_on_so_until_told_otherwise(candidate: Conten
     assert tuning_result.take_found(RetrainParameters.model_validate(asked)).training.lr == 0.125, "the newest"
     artifact_paths.tuned("mine").write_text("{}")
     with pytest.raises(DataError, match=r"mine\.json"):
-        housekeeping.list_evidence()
+        housekeeping.References.collect()
 
 
 def test_a_name_with_found_settings_and_no_version_is_in_nobodys_way() -> None:

@@ -31,7 +31,7 @@ PANELS: dict[str, tuple[Callable[..., Any], ...]] = {
         operate.up, operate.status, schedule.schedule, schedule.unschedule, operate.trigger, schedule.skip,
         schedule.pause, schedule.resume, operate.metrics, operate.register,
     ),
-    "Machine, disk and copies": (operate.doctor, copies.maintain, copies.mirror, copies.backup, copies.restore),
+    "Machine, disk and copies": (operate.doctor, copies.maintain, copies.mirror),
 }  # fmt: skip
 MANY = 30  # options
 ON_CHAMPIONS = {models.promote, models.rollback, models.freeze, models.unfreeze}

@@ -23,7 +23,7 @@ from tasks.store.state import Fault, Kind
 
 CommandLineFault: type[Exception] = typer.BadParameter.__bases__[0]  # base of command-line errors in old and new typer
 
-NO_COMMAND = re.compile(r"No such command '(.*)'\.")
+NO_COMMAND = re.compile(r"No such command '(.*?)'\..*")  # with proposals, perhaps
 WHERE = "run again with --debug, which shows where it happened"
 
 # For each error of the system: what is expected, and what to do.

@@ -18,7 +18,7 @@ from flows.cli.errors import Answer, as_gradmill_error, report_faults
 from flows.cli.options import ModelArgument, OnlyModel, Version, add_artifacts
 from tasks.errors import DataError, EnvironmentProblem, GradmillError, UsageError, without_credentials
 from tasks.machine.run_messages import Event
-from tasks.machine.words import format_number, format_setting, suggest_spelling
+from tasks.machine.words import format_number, format_setting, pluralize, suggest_spelling
 from tasks.parameters import is_name
 from tasks.records import GateVerdict
 from tasks.serving.task import TASKS
@@ -262,25 +262,42 @@ def report(
 
 
 def verify(
-    name: ModelArgument,
+    name: OnlyModel = None,
     version: Version = None,
-    public_key: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Check the attestation too, by this key (PEM).")
-    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Check the whole store.")] = False,
 ) -> Answer:
     """Check every checksum, the pointer, the signature and the stored sample through onnxruntime.
 
+    With --all this is done for the whole store; row digests, runs, jobs and settings are checked too. What is damaged
+    or missing is named with what mends it.
+
     Example: [bold]gradmill verify houses[/]
     """
+    if (name is None) is not every:
+        raise UsageError(
+            f"verify {name} --all" if name else "verify without a name", "either NAME or --all", "give one"
+        )
+    if name is None:
+        return _verify_all()
     number = model_folder.resolve_version(name, version)
     checked, missing = verification.verify(name, number)
-    if public_key is not None:
-        verification.require_attestation(public_key)
-        verification.verify_attestation(artifact_paths.version(name, number), public_key)
-        checked.append("attestation")
     document = {"name": name, "version": number, "checked": checked, "missing": missing}
     not_here = f"; not here: {', '.join(missing)}" if missing else ""
     return Answer(document, f"{name} version {number} is whole: {', '.join(checked)}{not_here}")
+
+
+def _verify_all() -> Answer:
+    display.wait("verifying every version")
+    whole, faults = state.verify()
+    versions = [{"name": name, "version": number} for name, number in whole]
+    document = {"whole": versions, "faults": [fault._asdict() for fault in faults]}
+    lines = [f"{name} version {number} is whole" for name, number in whole]
+    lines += [f"! {fault.found}; to do: {fault.action}" for fault in faults]
+    failure = None
+    if faults:
+        found = f"{artifact_paths.root()} has {pluralize(len(faults), 'fault')}"
+        failure = DataError(found, "a whole store", "mend each as its line says, then run gradmill verify --all again")
+    return Answer(document, "\n".join(lines) or "there is no version", failure)
 
 
 def compare(

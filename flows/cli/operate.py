@@ -122,7 +122,7 @@ def register(
         typer.Option(metavar="DEPLOYMENT", help="Set this deployment to its defaults; may be given several times."),
     ] = None,
 ) -> Answer:
-    """Register work pool, deployments, GPU limit and automations with the server of gradmill up or PREFECT_API_URL.
+    """Register work pool, deployments and automations with the server of gradmill up or PREFECT_API_URL.
 
     Example: [bold]gradmill register --reset softmax-nightly[/]
     """

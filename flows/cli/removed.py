@@ -15,11 +15,13 @@ from tasks.parameters import (
 from tasks.parameters.form import ParameterModel, spell_flag
 
 COMMANDS: dict[str, str] = {
+    "backup": "copy artifacts/ with restic: see docs/backup.md",
     "bench": "run python -m benchmarks in a checkout",
     "notify": "see gradmill status, which shows where alerts go; docs/on-duty.md has how to send a test message",
+    "restore": "restore artifacts/ with restic: see docs/backup.md",
 }
 OPTIONS: dict[tuple[str, str], str] = {  # by the command that had them
-    ("backup", "--replace"): "leave it out: a backup replaces nothing, and --keep N removes old ones",
+    ("verify", "--public-key"): "run model_signing verify key: see docs/models.md, Attestation",
 }
 FORMS: dict[str, type[ParameterModel]] = {
     "retrain": RetrainParameters,

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from flows.pages.report import RetrainReport, TuneReport
 
 
-# Slow imports, hidden by the start of the server; not needed if everything is reused.
+# Slow imports, hidden by the start of the server; not needed if nothing is trained.
 TO_TRAIN = "tasks.fitting.trainer", "tasks.judging.plots", "tasks.serving.onnx_graph"
 TO_RUN = "prefect.flow_engine", "prefect.task_engine", "fastapi.encoders"  # the last for the run's parameters
 DROPS = "champion_accuracy", "champion_recall"  # gates whose value is the drop of a share
@@ -48,13 +48,9 @@ def retrain(given: Annotated[Given, RetrainParameters], verbose: Verbose = False
 
     Example: [bold]gradmill retrain linear-regression --name houses --data houses.csv --target price[/]
     """
-    sign_key: Path | None = given.get("sign_key")
-    document = _complete_kept_name(given, "retrain") | {"sign_key": sign_key and sign_key.absolute()}
-    parameters = validate_document(RetrainParameters, document, "retrain")
+    parameters = validate_document(RetrainParameters, _complete_kept_name(given, "retrain"), "retrain")
     _check_training(given, parameters)
     tuning_result.take_found(parameters)  # report missing settings now; the run takes the newest
-    if sign_key is not None:
-        verification.require_attestation(sign_key)
     mirror_sync.find_destination(is_saved=False)
     modules: tuple[str, ...] = ()
     if own_data.must_train(parameters):

@@ -249,7 +249,7 @@ def _list_commands(facts: NameState) -> Iterator[tuple[str, Text]]:
         yield "other settings, for good", Code("gradmill schedule DEPLOYMENT --param training.lr=0.1")
     else:
         yield "retrain it every night", Code(f"gradmill schedule {facts.name} --cron '0 3 * * *'")
-    yield "if this machine dies", (Code("gradmill backup DIR"), " here, ", Code("gradmill restore DIR"), " on another")
+    yield "if this machine dies", ("docs/backup.md: copy every night, restore, then ", Code("gradmill verify --all"))
     yield "figures for Prometheus", Code("gradmill metrics")
 
 

@@ -92,7 +92,7 @@ def merge_parameters(
     Raises:
         UsageError: the form refuses a value, or a worker would look for a path in another folder.
     """
-    places = {name: given.get(name) for name in ("input", "output", "data", "sign_key")}
+    places = {name: given.get(name) for name in ("input", "output", "data")}
     if isinstance(data := places["data"], dict):
         places["data.source"] = data.get("source")
     for name, place in places.items():

@@ -1,4 +1,4 @@
-"""What a Prefect server needs before scheduled runs: pool, GPU limit, deployments, automations. All idempotent.
+"""What a Prefect server needs before scheduled runs: pool, deployments, automations. All idempotent.
 
 A deployment is created once as declared, in ``prefect.yaml`` or by ``gradmill schedule``. Later registrations update
 what belongs to the code (entrypoint, pull steps, form) and keep everything else as somebody has set it; ``gradmill
@@ -225,8 +225,6 @@ def register(strictly: bool = False, reset: Collection[str] = ()) -> list[str]:
         EnvironmentProblem: no server answers, or it does not accept a deployment.
         DataError: the document of schedules is damaged.
     """
-    from tasks.stage.gpu_lock import LIMIT  # it imports Prefect's tasks, which takes a tenth of a second
-
     with schedules.hold_lock(), api.client() as client:
         told = schedules.read()
         wanted = list_specs(told)
@@ -236,10 +234,6 @@ def register(strictly: bool = False, reset: Collection[str] = ()) -> list[str]:
                 raise UsageError(f"no deployment {name} is declared", f"one of: {', '.join(wanted)}", to_do)
         with suppress(ObjectAlreadyExists):
             client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
-        try:
-            client.read_global_concurrency_limit_by_name(LIMIT)
-        except ObjectNotFound:
-            client.upsert_global_concurrency_limit_by_name(LIMIT, 1)
         known = read_server_id(client) if list_deployments(client) else None  # else it is new or was emptied
         variable, left = client.read_variable_by_name(REGISTERED), Schedules()
         server = str(variable.value) if variable else uuid4().hex

@@ -51,7 +51,7 @@ LOOK_SECONDS = 15.0  # between two requests to the server
 QUIET = timedelta(minutes=1)  # during which a run that has released its folder may still write its pages
 AGO = timedelta(minutes=10)  # tolerance, since the clocks of server and runs differ
 DIED = ("CRASHED", "CANCELLED")  # set by a worker, the automation for lost heartbeats, or a person
-REASON = "gradmill up was stopped; Retry continues the run where it stopped"
+REASON = "gradmill up was stopped; Retry starts the run over"
 JOIN_SERVER = ", or set PREFECT_API_URL to join a server that runs already"
 SUPERSEDED = "left out: a newer run of its deployment is due"
 
@@ -124,7 +124,6 @@ def operation(port: int, auth: bool) -> Iterator[Operation]:
 @contextmanager
 def _hold_up_lock() -> Iterator[None]:
     """Keep a second ``up`` off these artifacts: two servers on one SQLite file would both schedule runs."""
-    locks.refuse_half_restored()  # the database may be incomplete, too
     artifact_paths.make_root()
     artifact_paths.prefect_home().mkdir(exist_ok=True)
     artifact_paths.prefect_home().chmod(0o700)  # saved blocks and the credential are secret
@@ -234,7 +233,7 @@ def crash_dead_runs(client: SyncPrefectClient, suspects: Iterable[FlowRun], reas
         if ended_in is None or not ended_in.is_final() or ended_in.is_crashed():  # replaces Prefect's message
             client.set_flow_run_state(run.id, Crashed(message=reason), force=True)
             if run.deployment_id:
-                print(f"ended       {run.name}: Retry in the UI continues it", file=sys.stderr)
+                print(f"ended       {run.name}: Retry in the UI starts it over", file=sys.stderr)
     return dead
 
 

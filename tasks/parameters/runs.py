@@ -1,13 +1,12 @@
 """The parameters of each flow."""
 
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
 from pydantic import Field, ValidationError, create_model, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from tasks.parameters.data import TABLE_FORMATS, Data, Names
-from tasks.parameters.form import ParameterModel, Use, declare_field
+from tasks.parameters.form import ParameterModel, RemovedField, Use, declare_field
 from tasks.parameters.training import (
     BOOK_DATASETS,
     DEVICE,
@@ -79,7 +78,7 @@ class Gates(ParameterModel):
         None, "Peak of the serving process, MiB.", title="Memory limit", empty=RECORDED
     )
     max_parity_error: PositiveFloat = declare_field(
-        1e-5, "Largest difference between weights and file (docs/gates.md).", title="Parity"
+        1e-5, "Largest difference between torch and onnxruntime (docs/gates.md).", title="Parity"
     )
 
 
@@ -140,6 +139,9 @@ class Found(ParameterModel):
 class RetrainParameters(LearningParameters):
     """The parameters of one retrain."""
 
+    removed: ClassVar[dict[str, RemovedField]] = {
+        "sign_key": RemovedField(None, "run model_signing sign key on the version: see docs/models.md, Attestation"),
+    }
     tuned: bool = declare_field(
         False, "Use the settings that gradmill tune found last, where none are given.", flag="--tuned/--no-tuned"
     )
@@ -159,10 +161,7 @@ class RetrainParameters(LearningParameters):
         flag="--no-publish",
         help="Only judge: do everything up to the gates and leave the store alone.",
     )
-    sign_key: Path | None = declare_field(
-        None, "Attest the version with this private key (PEM).", empty="no attestation"
-    )
-    force: bool = declare_field(False, "Recompute everything, including what an earlier run has left.")
+    force: bool = declare_field(False, "Train even if neither data nor options have changed.")
 
 
 DASK_ADDRESS = declare_field(

@@ -29,8 +29,14 @@ def relative(path: Path) -> str:
 
 
 FOLDERS = ("datasets", "runs", "models", "predictions")
-LEFTOVERS = (".schedules-taken-over", ".prefect/pages")  # of older versions; nothing reads them
-HIDDEN = (".stages", ".locks", ".prefect")
+LEFTOVERS = (  # of older versions; nothing reads them
+    ".schedules-taken-over",
+    ".prefect/pages",
+    ".stages",
+    ".restoring",
+    ".locks/backup",
+)
+HIDDEN = (".locks", ".prefect")
 
 
 def _child(parent: Callable[P, Path], *names: str) -> Callable[P, Path]:
@@ -86,8 +92,6 @@ def lock_of_study(path: Path) -> Path:
 
 
 runs = _child(root, "runs")  # evidence of every run, published or refused
-stage_records = _child(root, ".stages")  # results of reusable stages, each named by the digest of all its inputs
-stage_record = _each_in(stage_records, ".json")
 
 models = _child(root, "models")  # the model store: a Triton model repository as it stands
 model = _each_in(models)  # one model: all its versions and its champion pointer
@@ -112,11 +116,9 @@ done_elsewhere = _child(all_predictions, ".done-elsewhere")  # the last finished
 
 
 locks = _child(root, ".locks")  # locks of folders in which gradmill must not leave a file
-backup_lock = _child(locks, "backup")  # held while a backup is made or restored
-restoring = _child(root, ".restoring")  # the name of the backup that is being restored
-claim = _child(root, ".store")  # tells a store from its copies; not part of a backup
+claim = _child(root, ".store")  # tells a store from its copies
 schedules = _child(root, "schedules", "_schedules.json")  # the schedules of retrains and searches for own names
-mirror = _child(root, "mirror.json")  # where champions are copied to; not part of a backup
+mirror = _child(root, "mirror.json")  # where champions are copied to
 all_tuned = _child(root, "tuned")  # beside models/: Triton does not start when a model's folder has no version
 tuned = _each_in(all_tuned, ".json")  # the settings that a search found for a name, which may not have a version yet
 reports = _child(root, "reports")  # of ``gradmill up`` beside a server that is not its own
@@ -134,7 +136,7 @@ SAMPLE = "sample.npz"
 WEIGHTS = "weights.npz"  # the weights of a tabular model, in raw units
 CARD = "README.md"
 PAGE = "index.html"  # the model card with pictures, for a browser
-ATTESTATION = "model.sig"
+ATTESTATION = "model.sig"  # in versions that 82fab8f3 signed; nothing lists or reads it
 MANIFEST = "manifest.json"
 LABELS = "labels.txt"
 CHECKSUMS = "SHA256SUMS"
@@ -181,11 +183,9 @@ spool = _child(scratch, "spool")  # where input that allows no random access is 
 # Names that only gradmill gives; files with any other name belong to somebody else
 
 
-RUN_NAME = re.compile(r"\d{8}T\d{6}-.+-[0-9a-f]{8}")
+RUN_NAME = re.compile(r"\d{8}T\d{6}-[a-z0-9-]+-[0-9a-f]{8}")
 VERSION = re.compile(r"[1-9][0-9]{0,8}")
 TEMPORARY = re.compile(r"\.gradmill-[0-9a-f]{16}\.partial")
-BACKUP_CONTENT = re.compile(r"[0-9a-f]{64}")  # content in a backup, named by its SHA-256
-STAGE_RECORD = re.compile(r"[0-9a-f]{64}\.json")
 PREPARED = r"(?:train|test|validation)\.[0-9a-f]{16}\.safetensors|[0-9a-f]{16}\.(?:rows|sources\.json)"
 CONDEMNED = re.compile(r"\.pruned-.+-[0-9a-f]{8}")
 LEFTOVER = re.compile(r"\.staging-[0-9a-f]{16}|\.pruned-[1-9][0-9]{0,8}-[0-9a-f]{8}")  # in a model's folder

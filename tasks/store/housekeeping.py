@@ -4,22 +4,22 @@ Nothing is removed that a process holds, that is behind a link, or that cannot b
 
 Prepared splits and row digests are removed when no version, run, unfinished job or ``look.json`` names them. Each is
 named by its content, so that a name in a document is enough to keep it. A process that reuses an old file first touches
-it or its stage's record: files are moved out of sight, and deleted if none of that has happened by then.
+it: files are moved out of sight, and deleted if that has not happened by then.
 """
 
-import json
 import os
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 from tasks.errors import DataError, UsageError
 from tasks.machine.run_messages import print_message
-from tasks.parameters import Found, is_name
+from tasks.parameters import is_name
 from tasks.store import (
     artifact_paths,
     atomic,
@@ -37,16 +37,14 @@ from tasks.store import (
 )
 from tasks.store.artifact_paths import JOB, MANIFEST, RUN
 from tasks.store.folders import skip_unreadable
-from tasks.store.model_folder import Manifest
-from tasks.store.record_base import files_in
-from tasks.store.run_folder import RunRecord
 from tasks.store.state import NameState
 
 # A younger run may still be going, and somebody may be reading a younger prediction, or loading a version that was the
 # champion until recently.
 GRACE = timedelta(days=1)
-UNUSED = timedelta(days=90)  # how long unused results of stages and searches are kept
+UNUSED = timedelta(days=90)  # how long unused searches are kept
 PREPARED = re.compile(artifact_paths.PREPARED)
+NAMES = re.compile(rf"{artifact_paths.PREPARED}|{artifact_paths.RUN_NAME.pattern}(?![a-z0-9-])".encode())
 HIDDEN = re.compile(rf"\.pruned-({artifact_paths.PREPARED})-[0-9a-f]{{8}}")
 
 
@@ -131,7 +129,7 @@ def remove_name(name: str) -> list[str]:
             for place in filter(Path.exists, places):
                 folders.remove(place.rename(artifact_paths.condemned_path(place)))
             artifact_paths.tuned(name).unlink(missing_ok=True)
-    needed = list_evidence()  # runs of another name may have reused files of these
+    needed = References.collect().runs
     ours = (each for each in facts.run_folders if each.name not in needed and _is_of(each, name))
     return _remove(ours, RUN, artifact_paths.lock, timedelta())
 
@@ -186,43 +184,77 @@ def find_protected(name: str) -> dict[int, str]:
         elif job.status != "done" and job.model.name == name:
             reasons[job.model.version] = f"named by the unfinished job in {folder}"
     if current := model_folder.find_champion(name):
+        held = "held: without it the same data would publish the same model again"
+        reasons |= dict.fromkeys(current.held, held)
         if current.previous is not None:
             reasons[current.previous] = "the version that a rollback would return to"
         reasons[current.version] = "the champion"
     return reasons
 
 
-# Runs, predictions and stage results
+# What documents name
+
+
+class References(NamedTuple):
+    """What documents name: the runs that explain versions and settings, and the prepared files that somebody needs."""
+
+    runs: set[str]
+    files: set[str]
+
+    @classmethod
+    def collect(cls) -> "References":
+        """Read every document that names a run's folder or a prepared file.
+
+        Raises:
+            DataError: the document of a kept version, of found settings or of an unfinished job is damaged: it may name
+                anything.
+        """
+        lasting = set[str]()
+        for name in model_folder.list_names():
+            for number in model_folder.list_versions(name):
+                data = model_folder.find_manifest(name, number).dataset
+                lasting.add(artifact_paths.trained_files(data.name, data.digest).name)
+                lasting |= _list_names(artifact_paths.version(name, number) / MANIFEST)
+        for path in artifact_paths.all_tuned().glob("*.json"):
+            tuning_result.read(path.stem)
+            lasting |= _list_names(path)
+        notes = {path.parent.name: _list_names(path) for path in artifact_paths.runs().glob(f"*/{RUN}")}
+        named = lasting.union(*notes.values())
+        for path in artifact_paths.datasets().glob(f"*/{artifact_paths.look('').name}"):
+            named |= _list_names(path)
+        for folder, job in predictions.list_jobs(everywhere=True):
+            if job is None:
+                action = "restore it, or remove the folder"
+                raise DataError(f"what the unfinished job in {folder} reads is unknown", "its document", action)
+            named |= set() if job.status == "done" else _list_names(folder / JOB)
+        # A run of 82fab8f3 may have used files of an earlier run.
+        return cls(runs=lasting.union(*(notes.get(run, ()) for run in lasting)), files=named)
+
+
+def _list_names(document: Path) -> set[str]:
+    """The runs and prepared files that a document names; none if it cannot be read, or has been removed meanwhile."""
+    with skip_unreadable(document):
+        return {name.decode() for name in NAMES.findall(verified_files.read_content(document))}
+    return set()
+
+
+# Runs and predictions
 
 
 def prune_runs(keep: int) -> list[str]:
     """Remove all run folders but the newest ``keep`` of each model, those of kept versions, and those under a day old.
 
-    Folders whose files a run in progress has reused are kept too. Stage results that are unusable, or long unused, are
-    removed as well. Returns the names of the removed folders.
+    Returns the names of the removed folders.
 
     Raises:
         DataError: the runs that kept versions name cannot be determined.
     """
     folders.sweep(artifact_paths.CONDEMNED, artifact_paths.runs())
     atomic.sweep(artifact_paths.root())
-    needed, old = list_evidence(), list[Path]()
+    needed, old = References.collect().runs, list[Path]()
     for of_model in run_folder.list_folders().values():
-        in_place = [folder for folder in of_model if is_in_place(folder)]
-        old += in_place[keep:]
-        for folder in of_model:
-            with skip_unreadable(folder):  # a run with damaged notes cannot continue
-                if folder not in in_place or not is_old(folder / RUN) or locks.is_held(artifact_paths.lock(folder)):
-                    needed.update(_list_reused_runs(folder / RUN))  # the run may still be going
-    removed = _remove((folder for folder in sorted(old) if folder.name not in needed), RUN, artifact_paths.lock)
-    records = artifact_paths.stage_records()
-    for path in sorted(records.glob("*")) if is_in_place(records) else ():
-        with skip_unreadable(path):
-            if artifact_paths.STAGE_RECORD.fullmatch(path.name):
-                files = files_in(json.loads(verified_files.read_content(path)))
-                if is_old(path, UNUSED) or not all(file.path.exists() for file in files):
-                    path.unlink()
-    return removed
+        old += [folder for folder in of_model if is_in_place(folder)][keep:]
+    return _remove((folder for folder in sorted(old) if folder.name not in needed), RUN, artifact_paths.lock)
 
 
 def prune_predictions(keep: int) -> list[str]:
@@ -236,32 +268,6 @@ def prune_predictions(keep: int) -> list[str]:
         if job and job.status == "done" and is_in_place(folder):
             of_model[job.model.name].append((job.finished_at or "", folder))
     return _remove((folder for jobs in of_model.values() for _, folder in sorted(jobs)[:-keep]), JOB, locks.of_job)
-
-
-def list_evidence() -> set[str]:
-    """The run folders that kept versions and found settings name, and those whose files these runs have reused.
-
-    Raises:
-        DataError: a manifest, settings or a run's notes cannot be read; what they name must not be guessed.
-    """
-    needed = {tuning_result.read(path.stem).run for path in artifact_paths.all_tuned().glob("*.json")}
-    for _, manifest in _list_manifests():
-        found = (manifest.parameters.model_extra or {}).get("found")  # the search's run has every trial
-        needed |= {manifest.run} | ({Found.model_validate(found).run} if found else set())
-    notes = (artifact_paths.runs() / run / RUN for run in needed)
-    return needed.union(*(_list_reused_runs(path) for path in notes if path.is_file()))
-
-
-def _list_manifests() -> Iterator[tuple[Path, Manifest]]:
-    """The manifests of all kept versions with their paths; it raises a DataError if one cannot be read."""
-    for name in model_folder.list_names():
-        for number in model_folder.list_versions(name):
-            yield artifact_paths.version(name, number) / MANIFEST, model_folder.find_manifest(name, number)
-
-
-def _list_reused_runs(notes: Path) -> list[str]:
-    """The run folders in any path in a run's notes; artifacts/ may have had another name when they were written."""
-    return re.findall(rf'(?<={artifact_paths.runs().name}/)[^/"\\]+', RunRecord.read(notes).model_dump_json())
 
 
 def is_in_place(folder: Path) -> bool:
@@ -314,7 +320,7 @@ def prune_datasets() -> list[str]:
     Raises:
         DataError: the document of a kept version or of an unfinished job is damaged: it may name any of them.
     """
-    needed, removed = _list_named_files(), list[str]()
+    needed, removed = References.collect().files, list[str]()
     datasets = artifact_paths.datasets()
     for folder in sorted(datasets.iterdir()) if datasets.is_dir() else ():
         with skip_unreadable(folder):
@@ -336,7 +342,7 @@ def _prune_files(folder: Path, needed: set[str]) -> list[str]:
         for path in files
         if PREPARED.fullmatch(path.name) and path.name not in needed and is_old(path)
     ]
-    needed = _list_named_files() if hidden else needed
+    needed = References.collect().files if hidden else needed
     for path in hidden:
         target = folder / HIDDEN.sub(r"\1", path.name)
         if (target.name in needed or not is_old(path)) and not target.exists():
@@ -345,32 +351,3 @@ def _prune_files(folder: Path, needed: set[str]) -> list[str]:
             path.unlink()
             removed.append(target.name)
     return removed
-
-
-def _list_named_files() -> set[str]:
-    """The names of prepared files in all documents that count.
-
-    Raises:
-        DataError: the document of a kept version or of an unfinished job is damaged.
-    """
-    documents = [*artifact_paths.runs().glob(f"*/{RUN}")]
-    documents += artifact_paths.datasets().glob(f"*/{artifact_paths.look('').name}")
-    found = set[str]()
-    for path, manifest in _list_manifests():
-        found.add(artifact_paths.trained_files(manifest.dataset.name, manifest.dataset.digest).name)
-        documents.append(path)
-    for record in artifact_paths.stage_records().glob("*.json"):
-        with suppress(FileNotFoundError):  # another process may remove records too
-            documents += [] if is_old(record) else [record]
-    for folder, job in predictions.list_jobs(everywhere=True):
-        if job is None:
-            action = "restore it, or remove the folder"
-            raise DataError(f"what the unfinished job in {folder} reads is unknown", "its document", action)
-        documents += [] if job.status == "done" else [folder / JOB]
-    for path in documents:
-        with skip_unreadable(path):  # removed meanwhile, or not ours
-            found |= {
-                each.decode()
-                for each in re.findall(artifact_paths.PREPARED.encode(), verified_files.read_content(path))
-            }
-    return found

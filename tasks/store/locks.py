@@ -150,28 +150,12 @@ def read_holder(path: Path) -> str:
     return ""
 
 
-def refuse_half_restored() -> None:
-    """Refuse to begin anything in a half-restored store: the restore, once continued, would overwrite it.
-
-    Raises:
-        EnvironmentProblem: a restore was begun here and not finished.
-    """
-    if (marker := artifact_paths.restoring()).exists():
-        raise EnvironmentProblem(
-            f"a restore of {marker.parent} was begun and not finished",
-            "a whole store",
-            f"run gradmill restore URL again; or remove {marker} and continue with what has been restored",
-        )
-
-
 def hold_model(name: str, mirroring: bool = False) -> AbstractContextManager[None]:
     """The lock for every change of a model's folder, or another one for copying its champion elsewhere.
 
     Raises:
-        EnvironmentProblem: the folder is a link, so that neither lock file nor content would be in the store; or a
-            restore was not finished.
+        EnvironmentProblem: the folder is a link, so that neither lock file nor content would be in the store.
     """
-    refuse_half_restored()
     folder = artifact_paths.model(name)
     if folder.is_symlink():
         raise EnvironmentProblem(

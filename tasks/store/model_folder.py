@@ -19,7 +19,7 @@ from tasks.records import GateVerdict, Splits
 from tasks.serving.contract import ModelMetadata, open_inference_metadata
 from tasks.serving.drift import Histogram
 from tasks.serving.task import TASKS
-from tasks.store import artifact_paths, folders, locks, verified_files
+from tasks.store import artifact_paths, folders, verified_files
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST, METADATA, ONNX, SAMPLE, VERSION
 from tasks.store.documents import Document, RootDocument
 from tasks.store.record_base import FileRef, Sha256
@@ -104,7 +104,7 @@ class Metrics(ExtensibleDocument):
 
 
 class Tolerances(Document):
-    """How far another runtime may differ from the stored sample, and ONNX from the weights."""
+    """How far another runtime may differ from the stored sample, and ONNX from torch."""
 
     sample: float
     parity: float
@@ -220,18 +220,20 @@ def find_champion(name: str) -> ChampionPointer | None:
         found = read_pointer(name)  # the pointer may have moved on, and the version that it named been deleted
     if found is None or found.version in list_versions(name):
         return found
+    kept = list_versions(name)
+    promote = f"gradmill promote {name} {found.previous if found.previous in kept else kept[-1]}, or " if kept else ""
     raise DataError(
         f"{artifact_paths.champion(name)} names version {found.version}, and there is no "
         f"{artifact_paths.version(name, found.version)}",
-        f"one of: {', '.join(map(str, list_versions(name))) or 'none is kept'}",
-        f"gradmill promote {name} VERSION, or restore the folder from a copy",
+        f"one of: {', '.join(map(str, kept)) or 'none is kept'}",
+        f"{promote}restore the folder from a copy",
     )
 
 
 def lost_pointer_error(name: str) -> DataError:
     """Versions are kept, but no pointer: it was lost, or the first publication was killed just before its end."""
-    found, action = f"{artifact_paths.champion(name)} is missing", f"gradmill promote {name} VERSION"
-    return DataError(found, f"a pointer to one of the versions of {name}", action)
+    action = f"gradmill promote {name} {list_versions(name)[-1]}"
+    return DataError(f"{artifact_paths.champion(name)} is missing", f"a pointer to a version of {name}", action)
 
 
 def find_best_version(name: str) -> int | None:
@@ -291,11 +293,9 @@ def require_versions(name: str) -> list[int]:
 
     Raises:
         UsageError: there is no such model.
-        EnvironmentProblem: a restore, which may bring the model, was begun here and not finished.
     """
     if kept := list_versions(name):
         return kept
-    locks.refuse_half_restored()
     every, found = [*filter(list_versions, list_names())], f"no model named {name} in {artifact_paths.models()}"
     to_do = suggest_spelling(name, every, "name one, another --artifacts, or train it: gradmill retrain")
     raise UsageError(found, f"one of: {', '.join(every)}" if every else "a model; there is none yet", to_do)
@@ -307,14 +307,12 @@ def resolve_version(name: str, number: int | None) -> int:
     Raises:
         UsageError: there is no such model or version.
         DataError: the pointer to the champion is damaged or lost.
-        EnvironmentProblem: a restore, which may bring it, was begun here and not finished.
     """
     kept = require_versions(name)
     if number in kept:
         return number
     if number is None and (current := find_champion(name)):
         return current.version
-    locks.refuse_half_restored()
     if number is None:
         raise lost_pointer_error(name)
     known = ", ".join(map(str, kept))

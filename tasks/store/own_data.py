@@ -29,7 +29,7 @@ from tasks.store.record_base import FileRef, Sha256
 from tasks.store.run_folder import RunFolder
 
 # Parameters that no document keeps: paths, one-time options, and what the recipe says.
-NOT_KEPT: dict[str, Any] = {"sign_key": True, "data": {"source", "new_recipe", "accept_data", "decimal"}}
+NOT_KEPT: dict[str, Any] = {"data": {"source", "new_recipe", "accept_data", "decimal"}}
 NAME_SOURCE = "name the data with --data"
 KINDS = WORDS | {Use.TABLES: "your own data"}
 # Options that do not change the model: where it is trained, where the data are, how long to wait for more, one-time
@@ -112,9 +112,7 @@ def repeat_parameters(name: str, given: dict[str, Any], with_found: bool = False
     Raises:
         UsageError: there is no such model.
         DataError: its manifest is damaged, or nothing says where its data are.
-        EnvironmentProblem: a restore was begun here and not finished.
     """
-    locks.refuse_half_restored()
     if not model_folder.list_versions(name):
         names = [
             each for each in model_folder.list_names() if each not in [*ModelName] and model_folder.list_versions(each)

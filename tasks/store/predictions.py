@@ -117,6 +117,17 @@ def find(folder: Path) -> Job | None:
     return Job.find(folder / JOB, RESTART)
 
 
+def require_parts(folder: Path, job: Job) -> None:
+    """Check that all parts of a finished job are in its folder.
+
+    Raises:
+        DataError: one is missing.
+    """
+    for shard in job.shards:
+        if not (part := artifact_paths.part(folder, shard.number)).is_file():
+            raise DataError(f"{part} is missing", "every part of a finished job", RESTART)
+
+
 def holds_job(folder: Path) -> bool:
     """Whether a folder belongs to a job: its document can be read, or its scratch exists."""
     try:

@@ -1,18 +1,16 @@
-"""Publication turns a candidate into a version: its folder appears whole, by one rename. The caller holds the lock.
+"""Publication turns a candidate into a version: its folder appears whole, by one rename. The caller holds the lock."""
 
-A version may have an attestation, proof of who published it: OpenSSF model signing with the user's own key. It covers
-every file of the folder, including ``manifest.json``, so that gates, metrics and lineage are bound to the model's
-bytes.
-"""
-
+import functools
+import hashlib
+import importlib.metadata
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from tasks.data.report import DataReport
-from tasks.errors import DataError, UsageError
+from tasks.errors import DataError
 from tasks.parameters import RetrainParameters
 from tasks.records import Evaluation, ExportedModel, GateVerdict, PreparedDataset, Splits, TrainedModel
 from tasks.serving import runtime
@@ -28,7 +26,6 @@ from tasks.store import (
     version_page,
 )
 from tasks.store.artifact_paths import (
-    ATTESTATION,
     CARD,
     CHECKSUMS,
     DATA_PAGE,
@@ -43,7 +40,12 @@ from tasks.store.model_folder import Lineage, Manifest, Metrics, RunParameters, 
 from tasks.store.own_data import NOT_KEPT
 from tasks.store.page_rendering import render_html, render_markdown
 from tasks.store.record_base import FileRef
-from tasks.store.verification import signed_files
+
+CODE = Path(__file__).parents[1]  # tasks/
+PACKAGES = (
+    "gradmill", "jinja2", "matplotlib", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "pillow",
+    "prefect", "pyarrow", "safetensors", "scipy", "torch", "torchvision",
+)  # fmt: skip
 
 
 @contextmanager
@@ -93,10 +95,8 @@ def describe_lineage(
     exported: ExportedModel,
     against_kept: tuple[GateVerdict, ...],
     best: int | None,
-    packages: dict[str, str],
-    code: str,
 ) -> Lineage:
-    """What a version was made of, by which ``run``, ``packages`` and ``code`` (a digest), and how it was judged."""
+    """What a version was made of, by which ``run``, packages and code, and how it was judged."""
     return Lineage(
         name=parameters.name,
         created_at=model_folder.format_now(),
@@ -107,14 +107,34 @@ def describe_lineage(
         device=trained.device,
         trained=TrainingOutcome(**dict(trained), num_epochs=len(trained.learning_curve)),
         platform=platform.platform(),
-        packages=packages,
-        code=code,
+        packages=list_packages(),
+        code=digest_code(),
         metrics=Metrics.model_validate(evaluated.metrics),
         gates=(*evaluated.gates, *exported.gates, *against_kept),
         best_version=best,
         profile=exported.profile,
         tolerances=Tolerances(sample=runtime.find_tolerance(prepared.recipe), parity=parameters.gates.max_parity_error),
     )
+
+
+@functools.cache
+def digest_code(folder: Path = CODE) -> str:
+    """SHA-256 (hex) of all source files in ``folder`` and in ``gradmill`` beside it."""
+    digest, shared = hashlib.sha256(), folder.with_name("gradmill")
+    for path in [each for kind in ("*.py", "*.jinja") for each in sorted([*shared.rglob(kind), *folder.rglob(kind)])]:
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(folder.parent)} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
+
+
+@functools.cache
+def list_packages() -> dict[str, str]:
+    """The installed versions of everything that can change a model, Python included."""
+    installed = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            installed[package] = importlib.metadata.version(package)
+    return installed
 
 
 def write_version_files(
@@ -149,10 +169,8 @@ def _make_manifest(lineage: Lineage, number: int, folder: Path) -> Manifest:
     return Manifest(**dict(lineage), version=number, files=files)
 
 
-def publish(
-    lineage: Lineage, exported: ExportedModel, pictures: tuple[FileRef, ...], sign_key: Path | None = None
-) -> int:
-    """Publish the next version by one rename; return its number. With ``sign_key`` it has an attestation."""
+def publish(lineage: Lineage, exported: ExportedModel, pictures: tuple[FileRef, ...]) -> int:
+    """Publish the next version by one rename; return its number."""
     name = lineage.name
     number = next_number(name)
     staging = artifact_paths.staging(artifact_paths.model(name))
@@ -161,8 +179,6 @@ def publish(
     manifest = _make_manifest(lineage, number, staging)
     digests = manifest.files | {MANIFEST: manifest.write(staging / MANIFEST).sha256}
     atomic.write_bytes(staging / CHECKSUMS, verified_files.checksums(digests))
-    if sign_key is not None:
-        _sign(staging, sign_key)
     for path in staging.iterdir():
         path.chmod(0o444)
         atomic.sync(path)
@@ -175,14 +191,3 @@ def publish(
     folders.make_read_only(final)
     atomic.sync(final.parent)
     return number
-
-
-def _sign(folder: Path, private_key: Path) -> None:
-    from model_signing import signing
-
-    try:
-        config = signing.Config().use_elliptic_key_signer(private_key=private_key)
-        config.set_hashing_config(signed_files(folder)).sign(folder, folder / ATTESTATION)
-    except (ValueError, TypeError) as error:
-        expected = "an elliptic-curve private key in PEM"
-        raise UsageError(f"{private_key}: {error}", expected, "use another key") from error

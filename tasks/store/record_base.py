@@ -11,13 +11,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from tasks.store import artifact_paths
 
 
-class _NotInKey:
-    """Marks a field that changes no result: two calls of a stage that differ only in it are the same call."""
-
-
-NOT_IN_KEY = _NotInKey()  # as in ``Annotated[str, NOT_IN_KEY]``; read by tasks/stage/cache.py
-
-
 def _read_path(value: Any) -> Any:
     """The path that a document names, resolved in this artifacts folder; a ``Path`` did not come from a document."""
     if not isinstance(value, str):
@@ -57,13 +50,5 @@ class PersistedRecord(Record):
 class FileRef(PersistedRecord):
     """A file and the SHA-256 (hex) of its content."""
 
-    path: Annotated[ArtifactPath, NOT_IN_KEY]
+    path: ArtifactPath
     sha256: str
-
-
-def files_in(document: Any) -> list[FileRef]:
-    """Every file that a JSON document refers to."""
-    if isinstance(document, dict) and {"path", "sha256"} <= document.keys():
-        return [FileRef.model_validate(document)]
-    inner = document.values() if isinstance(document, dict) else document if isinstance(document, list) else ()
-    return [file for value in inner for file in files_in(value)]

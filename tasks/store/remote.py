@@ -1,9 +1,7 @@
-"""A folder by fsspec URL, for a mirror or a backup: each file is replaced in one step, or not at all."""
+"""A mirror's folder by fsspec URL: each file is replaced in one step, or not at all."""
 
-import hashlib
 import os
 import re
-import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -29,7 +27,7 @@ def check(url: str) -> None:
     """
     protocol, path = split(url)
     if protocol in LOCAL:
-        if not path.strip(" /"):  # neither the working directory nor the root is meant
+        if not path.strip() or os.path.realpath(path) == "/":  # neither the working directory nor the root is meant
             raise UsageError(f"{url!r} names no folder", "a URL, or a path", "name one")
         if path.startswith("~") and os.path.expanduser(path) == path:  # noqa: PTH111  (no error)
             raise UsageError(f"{url}: no such user", "a path", "name another")
@@ -109,42 +107,6 @@ class RemoteFolder:
                 atomic.write_bytes(self.local / path, content)
             else:
                 self._files.pipe_file(f"{self._path}/{path}", content)
-
-    def put(self, path: str, file: Path) -> None:
-        """Replace a file by a copy of a local one, which may be larger than memory; it raises as ``write`` does."""
-        with self._explain_errors(f"{self.url}/{path}"):
-            if self.local:
-                with atomic.replace_file(self.local / path) as temporary:
-                    shutil.copyfile(file, temporary)
-            else:
-                self._files.put_file(str(file), f"{self._path}/{path}")
-
-    def get(self, path: str, file: Path) -> bool:
-        """Copy a file to a local one; return whether it exists. It raises as ``read`` does."""
-        with self._explain_errors(f"{self.url}/{path}"), suppress(FileNotFoundError), self._open(path) as stream:
-            with file.open("wb") as copy:
-                shutil.copyfileobj(stream, copy)
-            return True
-        return False
-
-    def digest(self, path: str) -> str:
-        """SHA-256 (hex) of a file; it raises as ``read`` does."""
-        with self._explain_errors(f"{self.url}/{path}"), self._open(path) as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-
-    def sizes(self, path: str) -> dict[str, int]:
-        """The files in a folder with their sizes in bytes; it raises as ``read`` does."""
-        with self._explain_errors(f"{self.url}/{path}"):
-            try:
-                found = self._files.ls(f"{self._path}/{path}", detail=True)
-            except FileNotFoundError:
-                return {}
-        return {each["name"].rpartition("/")[2]: each["size"] for each in found if each["type"] == "file"}
-
-    def remove(self, path: str) -> None:
-        """Remove a file; it raises as ``write`` does."""
-        with self._explain_errors(f"{self.url}/{path}"):
-            self._files.rm_file(f"{self._path}/{path}")
 
     def sweep(self, path: str) -> None:
         """Remove what killed writers left below a folder; object stores show no such files."""

@@ -77,12 +77,7 @@ class RunFolder(Record):
         """Create the folder of ``run`` and record its parameters; a retried run finds its folder again.
 
         First, half-written files of killed runs anywhere in ``artifacts/`` and folders without a version are removed.
-        ``force`` among the parameters prevents stages from being reused.
-
-        Raises:
-            EnvironmentProblem: a restore was begun here and not finished.
         """
-        locks.refuse_half_restored()
         asked = {field: parameters[field] for field in ("name", "force") if field in parameters}
         folder = cls(path=artifact_paths.runs() / run, **asked)
         atomic.sweep(artifact_paths.make_root())

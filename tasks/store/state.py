@@ -31,6 +31,7 @@ from tasks.store import (
     run_folder,
     schedules,
     tuning_result,
+    verification,
     verified_files,
 )
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST, ONNX, RUN
@@ -309,6 +310,32 @@ def _read_version(folder: Path, _fingerprint: tuple[int, ...]) -> KeptVersion:
     slim = manifest.model_copy(update={"dataset": dataset, "recipe": Columns(columns=())})
     with verified_files.open_verified(folder / ONNX, model_folder.advise_on_damage(folder)) as model:
         return KeptVersion(int(folder.name), os.fstat(model.fileno()).st_size, folders.size(folder), slim)
+
+
+# Verification of everything
+
+
+def verify() -> tuple[list[tuple[str, int]], list[Fault]]:
+    """Check every version, pointer, history and other document, and that finished jobs have their parts.
+
+    Returns the name and number of every whole version, and what is damaged or missing, with what mends it.
+    """
+    store, whole = read(newest=MOST), list[tuple[str, int]]()
+    for name, of_name in store.names.items():
+        if of_name.numbers:
+            with store.collect_faults("champion", artifact_paths.model(name), name):
+                verification.verify_name(name)
+        for number in of_name.numbers:
+            with store.collect_faults("version", artifact_paths.version(name, number), name):
+                verification.verify_version(name, number)
+                verification.verify_by_running(name, number)
+                verification.require_rows(name, number)
+                whole.append((name, number))
+    for folder, job in predictions.list_jobs(lambda *_: None):
+        if job and job.status == "done":
+            with store.collect_faults("job", folder, job.model.name):
+                predictions.require_parts(folder, job)
+    return whole, [*{fault.found: fault for fault in store.faults}.values()]
 
 
 # The history of the figure that a gate judges

@@ -1,11 +1,6 @@
 """Checks that a stored version is what was published: every checksum, the signature, the stored sample."""
 
-import importlib.util
-from pathlib import Path
-from typing import Any
-
-from tasks.errors import DataError, UsageError
-from tasks.machine.words import pip_install
+from tasks.errors import DataError
 from tasks.serving import contract
 from tasks.store import artifact_paths, atomic, history, model_folder, verified_files
 from tasks.store.artifact_paths import ATTESTATION, CHECKSUMS, MANIFEST, METADATA, ONNX, SAMPLE
@@ -26,6 +21,22 @@ def verify(name: str, number: int) -> tuple[list[str], list[str]]:
         DataError: something is not as it was published; the message names the file.
     """
     verify_version(name, number)
+    has_history = verify_name(name)
+    verify_by_running(name, number)
+    checked, missing = ["checksums", "manifest", "champion pointer", "config.pbtxt"], list[str]()
+    (checked if has_history else missing).append("history")
+    checked += ["signature", "stored sample"]
+    if model_folder.find_manifest(name, number).dataset.rows:  # the book's data have none
+        (checked if verify_rows(name, number) else missing).append("row digests")
+    return checked, missing
+
+
+def verify_name(name: str) -> bool:
+    """Check a model's pointer, configuration and history; return whether there is a history.
+
+    Raises:
+        DataError: one of them is missing, damaged or does not fit.
+    """
     pointer = model_folder.find_champion(name)
     if pointer is None:
         raise model_folder.lost_pointer_error(name)
@@ -34,14 +45,8 @@ def verify(name: str, number: int) -> tuple[list[str], list[str]]:
     config = model_folder.find_manifest(name, pointer.version).triton_config
     if not holds_config(name, config):
         found = f"{artifact_paths.triton_config(name)} is not the champion's"
-        raise DataError(found, config.splitlines()[-1], f"gradmill promote {name} VERSION")
-    checked, missing = ["checksums", "manifest", "champion pointer", "config.pbtxt"], list[str]()
-    (checked if history.verify(name) else missing).append("history")
-    _verify_by_running(name, number)
-    checked += ["signature", "stored sample"]
-    if model_folder.find_manifest(name, number).dataset.rows:  # the book's data have none
-        (checked if verify_rows(name, number) else missing).append("row digests")
-    return checked, missing
+        raise DataError(found, config.splitlines()[-1], f"gradmill promote {name} {pointer.version}")
+    return bool(history.verify(name))
 
 
 def verify_rows(name: str, number: int) -> bool:
@@ -55,6 +60,18 @@ def verify_rows(name: str, number: int) -> bool:
         return False
     verified_files.check(rows, RESTORE_ROWS)
     return True
+
+
+def require_rows(name: str, number: int) -> None:
+    """Check that a version's row digests are here and whole, unless the store has no datasets and only serves.
+
+    Raises:
+        DataError: they are missing, or have changed.
+    """
+    rows = model_folder.find_manifest(name, number).dataset.rows
+    if rows and artifact_paths.datasets().is_dir() and not verify_rows(name, number):
+        action = "restore it from a copy; gradmill retrain on the same data writes it again, too"
+        raise DataError(f"{rows.path} is missing", f"the row digests of {name} version {number}", action)
 
 
 def verify_version(name: str, number: int) -> dict[str, bytes]:
@@ -123,7 +140,12 @@ def holds_config(name: str, config: str) -> bool:
     return path.is_file() and path.read_bytes() == config.encode()
 
 
-def _verify_by_running(name: str, number: int) -> None:
+def verify_by_running(name: str, number: int) -> None:
+    """Check that a version's ONNX file has the published signature and gives the stored sample's outputs.
+
+    Raises:
+        DataError: it does not.
+    """
     from tasks.parameters import Device  # no other command of the store needs onnxruntime and numpy
     from tasks.serving import runtime
 
@@ -135,42 +157,3 @@ def _verify_by_running(name: str, number: int) -> None:
     sample = model_folder.read_file(folder, SAMPLE)
     if wrong := runtime.find_contradiction(session, manifest.recipe, sample, folder / SAMPLE):
         raise _describe_damage(name, number, f"{folder / ONNX} does not agree with the {wrong} of {folder / SAMPLE}")
-
-
-def signed_files(folder: Path) -> Any:
-    """The files of a version that an attestation covers: all but itself."""
-    from model_signing import hashing
-
-    return hashing.Config().set_ignored_paths(paths=[folder / ATTESTATION])
-
-
-def require_attestation(key: Path) -> None:
-    """Fail before any work if signing or verifying cannot succeed.
-
-    Raises:
-        UsageError: the key file or the package ``model-signing`` is missing.
-    """
-    if not key.is_file():
-        raise UsageError(f"no key file {key}", "an elliptic-curve key in PEM", "see docs/models.md, Attestation")
-    if importlib.util.find_spec("model_signing") is None:
-        to_do = pip_install("model-signing>=1.1", "pyOpenSSL>=24")
-        raise UsageError("model-signing is not installed", "the extra attestation", to_do)
-
-
-def verify_attestation(folder: Path, public_key: Path) -> None:
-    """Check that a version was signed with the private key that belongs to ``public_key``.
-
-    Raises:
-        DataError: there is no attestation, it was made with another key, or a file has changed since.
-    """
-    from model_signing import verifying
-
-    action = "verify with the key that belongs to it; only versions published with --sign-key have one"
-    if not (folder / ATTESTATION).is_file():
-        raise DataError(f"{folder} has no attestation", f"a file {ATTESTATION}", action)
-    try:
-        config = verifying.Config().use_elliptic_key_verifier(public_key=public_key)
-        config.set_hashing_config(signed_files(folder)).verify(folder, folder / ATTESTATION)
-    except Exception as error:  # the package raises ValueError, KeyError and cryptography's own types
-        reason = str(error) or type(error).__name__
-        raise DataError(f"{folder / ATTESTATION}: {reason}", f"a signature by {public_key}", action) from error

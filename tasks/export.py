@@ -1,4 +1,4 @@
-"""Stage 6: write one self-contained ONNX file for raw inputs, and check it against torch on the whole test split."""
+"""Stage 6: write one self-contained ONNX file for raw inputs, and check it on the whole test split."""
 
 import numpy as np
 import safetensors.numpy
@@ -24,8 +24,8 @@ def export(
     """Write ``model.onnx``, its metadata and a sample into the run's folder, and apply the export gates.
 
     Raises:
-        GateFailed: onnxruntime and torch differ on the test split by more than float32 rounding explains, or a fresh
-            process cannot serve the file.
+        GateFailed: onnxruntime and the trained weights differ on the test split by more than rounding explains, or a
+            fresh process cannot serve the file.
     """
     with parity.start_fresh_process() as stranger:
         from tasks.serving import onnx_graph
@@ -34,7 +34,7 @@ def export(
         recipe, signature = prepared.recipe, prepared.signature
         content = onnx_graph.write_model(weights, recipe, signature, onnx_graph.describe_model(prepared, training))
         session = runtime.open_session(content, Device.CPU)
-        of_torch, profile = parity.compare_with_torch(session, weights, prepared, bounds)
+        in_float32, profile = parity.compare_with_weights(session, weights, prepared, bounds)
         in_float64 = parity.compare_in_float64(session, weights, prepared, bounds)
         model = atomic.write_bytes(run.file(ONNX), content, is_durable=False)
         described = contract.open_inference_metadata(None, None, signature, recipe.describe_columns())
@@ -50,9 +50,9 @@ def export(
         sample=stored,
         weights=stored_weights,
         profile=profile,
-        gates=(*of_torch, *in_float64, *served),
+        gates=(*in_float32, *in_float64, *served),
     )
-    agreement = f"{ONNX}: equal to torch within {format_number(of_torch[0].value, 2)}"
+    agreement = f"{ONNX}: equal to the trained weights within {format_number(in_float32[0].value, 2)}"
     print_message(f"{agreement}, {len(content):,} bytes", short=agreement)
     gates.raise_if_failed(made, made.gates, run)
     return made

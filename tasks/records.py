@@ -1,9 +1,9 @@
 """The values that stages exchange: paths with digests and small records of numbers, never arrays."""
 
 import math
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from tasks.data.recipe import Recipe, SplitRule
 from tasks.data.report import AcceptedFinding, ColumnProfile
@@ -153,8 +153,8 @@ QUESTIONS = {
     "baseline": "Is it better than giving every row the same answer, by more than chance?",
     "reference": "Is it nearly as good as the same model fitted until it has converged?",
     "parity_float64": "Does it answer as the same computation in double precision does?",
-    "parity": "Does the exported file give the numbers that torch gives?",
-    "parity_labels": "Does the exported file give the labels that torch gives?",
+    "parity": "Does the exported file give the numbers that the trained weights give?",
+    "parity_labels": "Does the exported file give the labels that the trained weights give?",
     "servability": "Can a new process without torch load the file and get the right answers?",
     "latency_ms": "How long does one row take?",
     "memory_mb": "How much memory does a process that serves the file need?",
@@ -170,7 +170,7 @@ class GateVerdict(PersistedRecord):
     """One gate: what was measured, which bounds it had to keep, and whether it did."""
 
     name: str
-    value: float
+    value: Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]  # JSON has no NaN
     minimum: float | None = None
     maximum: float | None = None
     passed: bool
@@ -266,4 +266,3 @@ class Prediction(Record):
     unknown_class: int = 0  # rows whose true class is unknown to the model, counted as wrong
     drift: Drift
     seconds: float
-    picture: ChosenPath | None = None

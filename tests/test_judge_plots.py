@@ -68,12 +68,11 @@ def test_the_reliability_diagram_has_the_bins_of_the_calibration_error_which_are
 @pytest.mark.parametrize("shape", [(4, 4), (1, 1), (4, 40), (40, 4, 3)])
 def test_every_image_stands_whole_in_its_colours_under_its_labels_and_errors_are_red(shape: tuple[int, ...]) -> None:
     images = RNG.integers(0, 255, (3, *shape), np.uint8)
-    for true, titles, wrong in (("aaa", ["a\na", "a\na", "a\nb"], [2]), (None, ["a", "a", "b"], [])):
-        drawn = [axes for axes in plots.draw_image_grid(images, "aab", true).axes if axes.images]
-        assert [axes.get_title() for axes in drawn] == titles
-        assert [at for at, axes in enumerate(drawn) if axes.title.get_color() == plots.WRONG] == wrong
-        np.testing.assert_array_equal([pixels(axes) for axes in drawn], images)
-        assert {axes.images[0].get_clim() for axes in drawn} == {(0, 255)}
+    drawn = [axes for axes in plots.draw_misclassified(images, "aab", "aaa").axes if axes.images]
+    assert [axes.get_title() for axes in drawn] == ["a\na", "a\na", "a\nb"]
+    assert [at for at, axes in enumerate(drawn) if axes.title.get_color() == plots.WRONG] == [2]
+    np.testing.assert_array_equal([pixels(axes) for axes in drawn], images)
+    assert {axes.images[0].get_clim() for axes in drawn} == {(0, 255)}
 
 
 def test_weights_of_a_class_are_against_the_mean_of_all() -> None:

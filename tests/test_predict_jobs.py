@@ -251,19 +251,6 @@ def test_one_row_in_a_hundred_may_be_rejected_more_stop_the_job_and_a_higher_lim
     assert predict_rows(**asked, max_rejects=3) == done
 
 
-@pytest.mark.slow
-def test_a_picture_that_cannot_be_drawn_leaves_the_job_done(
-    artifacts: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    name = "softmax-regression"
-    shutil.copytree(Path(__file__).parent / "store_of_c692a25/models" / name, artifacts / "models" / name)
-    np.save(tmp_path / "rows.npy", np.random.default_rng(0).integers(0, 256, (20, 28, 28), np.uint8))
-    monkeypatch.setattr("tasks.judging.plots.draw_image_grid", None)
-    done = predict_rows(name=name, input=tmp_path / "rows.npy", output=tmp_path / "out")
-    assert (done.rows, done.picture, job(done.path)["status"]) == (20, None, "done")
-    assert "no picture of the predictions: " in caplog.text
-
-
 @pytest.mark.slow  # a million rows
 def test_a_million_rejected_rows_are_never_all_in_memory_and_reading_stops_soon_after_too_many(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

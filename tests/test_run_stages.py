@@ -24,7 +24,7 @@ from tasks.errors import EnvironmentProblem, TrainingDiverged
 from tasks.evaluate import evaluate
 from tasks.fitting.progress import watch_training
 from tasks.judging import gates
-from tasks.judging.parity import judge_parity
+from tasks.judging.parity import ERROR_SHARE, judge_parity
 from tasks.machine import devices
 from tasks.networks.training import EpochMetrics
 from tasks.parameters import Device, Gates, RetrainParameters, Training
@@ -109,7 +109,16 @@ def test_parity_refuses_one_wrong_answer_and_where_the_target_never_changes_allo
 ) -> None:
     truth = 4.2 + spread * np.resize([1.0, -1.0], 20)
     found = {"prediction": truth + error * (np.arange(20) == 7)}
-    (verdict,) = judge_parity("parity", [(found, truth[:, None])], Gates().max_parity_error, spread)
+    (verdict,) = judge_parity("parity", [(found, truth[:, None], truth)], Gates().max_parity_error, spread)
+    assert verdict.passed is passes
+
+
+@pytest.mark.parametrize(("error", "passes"), [(1.9e-3, True), (2.1e-3, False)])
+def test_parity_allows_for_a_thousandth_of_the_models_own_error(error: float, passes: bool) -> None:
+    """Predictions are off by 2 on every row."""
+    scores = 4.2 + np.resize([1.0, -1.0], 20)
+    found = {"prediction": scores + error * (np.arange(20) == 7)}
+    (verdict,) = judge_parity("parity", [(found, scores[:, None], scores + 2)], 1e-5, 1.0, ERROR_SHARE)
     assert verdict.passed is passes
 
 

@@ -26,7 +26,6 @@ from tasks.data.prepared_splits import read_batches, read_split
 from tasks.data.recipe import Column, Columns, Pixels, Recipe, Target
 from tasks.errors import GateFailed
 from tasks.export import export
-from tasks.fitting import torch_scores
 from tasks.judging import parity
 from tasks.networks import examples
 from tasks.networks.training import compute_outputs
@@ -141,7 +140,7 @@ def test_what_rounding_takes_from_a_mean_is_not_lost() -> None:
     recipe = Columns(columns=(number("pressure", 101_325.004, 50.0),), target=Target(name="y"))
     weights = {"W": np.ones((1, 1), np.float32), "b": np.zeros(1, np.float32)}
     rows = np.arange(101_200, 101_450, dtype=np.float32)[:, np.newaxis]
-    found = raw_units.score_rows(raw_units.fold_weights(weights, recipe), recipe, rows)
+    found = raw_units.score_rows(weights, recipe, rows, np.float32)
     np.testing.assert_allclose(found, (rows.astype(float) - 101_325.004) / 50, rtol=0, atol=1e-6)
 
 
@@ -202,7 +201,7 @@ def test_verdicts_do_not_depend_on_how_many_rows_memory_holds(monkeypatch: pytes
 
 
 def test_a_wrong_effect_does_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folding that goes wrong deceives torch, which uses it too, but not the recipe in float64."""
+    """A folding that goes wrong deceives the scores in float32, which use it too, but not those in float64."""
     right = raw_units.fold_weights
 
     def wrong(weights: Any, recipe: Columns, dtype: Any = np.float32) -> raw_units.FoldedWeights:
@@ -263,14 +262,14 @@ def test_the_file_says_channels_and_classes_and_the_sample_is_of_test_pictures(
 
 @pytest.mark.parametrize("values", [1, 100, 2**24])
 def test_large_pictures_are_answered_a_few_at_a_time_and_alike(values: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (runtime, torch_scores, examples):
+    for module in (runtime, raw_units, examples):
         monkeypatch.setattr(module, "VALUES", values)
     images = np.random.default_rng(0).integers(0, 256, (40, 6, 5, 3), np.uint8)
     prepared, weights, content = describe(images)
     expected = images.reshape(40, -1) / 255 @ weights["W"].astype(float) + weights["b"]
     answers = runtime.run_model(open_session(content, Device.CPU), images)["probabilities"]
     np.testing.assert_allclose(answers, scipy.special.softmax(expected, axis=1), atol=1e-5)
-    np.testing.assert_allclose(torch_scores.score_rows(weights, prepared.recipe, images), expected, atol=1e-4)
+    np.testing.assert_allclose(raw_units.score_rows(weights, prepared.recipe, images), expected, atol=1e-9)
     sizes: list[int] = []
 
     def net(X: torch.Tensor) -> torch.Tensor:  # noqa: N803  (the book's letter)

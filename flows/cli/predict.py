@@ -153,7 +153,6 @@ def show_prediction(result: Prediction) -> None:
         ("truth", describe_quality(result)),
         ("drift", result.drift.verdict + f" (index: {drift})" * bool(drift)),
         ("output", str(result.file or f"{result.path} ({pluralize(result.parts, 'part')})")),
-        ("picture", str(result.picture or "")),
         *(("" if number else "answers", each) for number, each in enumerate(_list_answers(result))),
     ]
     following = "retrain" if result.drift.verdict == "drift" else "show"
@@ -167,9 +166,10 @@ def _list_answers(result: Prediction) -> Iterator[str]:
     import pyarrow.parquet as pq
 
     from tasks.batch.results import ID
+    from tasks.data.io.discovery import is_picture
 
     found = [row for part in sorted(result.path.glob("part-*.parquet")) for row in pq.read_table(part).to_pylist()]
-    are_files = len({row["source"] for row in found}) == len(found) > 1 or result.picture is not None
+    are_files = len({row["source"] for row in found}) == len(found) > 1 or is_picture(Path(found[0]["source"]))
     for row in found:
         ids = ", ".join(f"{name.removeprefix(ID)} {value}" for name, value in row.items() if name.startswith(ID))
         which = Path(row["source"]).name if are_files else ids or f"row {row['row']}"

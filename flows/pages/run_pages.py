@@ -117,13 +117,11 @@ def prediction_page(result: Prediction) -> Page:
     """The result of a job, its drift since training, rejected rows, and the last jobs."""
     job = Job.read(result.path / artifact_paths.JOB)
     version = read_version(artifact_paths.version(result.name, result.version))
-    picture = PagePicture("Answers", result.picture.read_bytes(), result.picture.name) if result.picture else None
     sections = (
         Section("", (PageTable(tuple(_list_prediction_facts(result, job))),)),
         Section("Labels", (_tabulate_labels(job, version),)),
         Section("Rejected rows", tuple(_describe_rejects(result))),
         _list_last_jobs(result.name),
-        Section("", (picture,)),
     )
     return Page(_describe_prediction(result, job), "", sections)
 

@@ -15,22 +15,20 @@ import pyarrow.parquet as pq
 
 from tasks.batch import output_dir
 from tasks.batch.output_dir import PartFooter
-from tasks.batch.plan import Version, read_inputs, read_version
-from tasks.data.io import inputs
+from tasks.batch.plan import Version, read_version
 from tasks.data.io.batches import Batch
 from tasks.data.io.discovery import is_picture
 from tasks.data.recipe import Target
 from tasks.errors import DataError
 from tasks.machine.arrays import Array
-from tasks.machine.run_messages import print_message
 from tasks.machine.words import format_number, pluralize
 from tasks.parameters import PredictParameters
 from tasks.records import Prediction
 from tasks.serving import drift
 from tasks.serving.drift import Histogram
-from tasks.serving.task import LABEL_NAME, Outputs, Task
+from tasks.serving.task import Outputs, Task
 from tasks.store import artifact_paths, model_folder, predictions
-from tasks.store.artifact_paths import PREDICTION_GRID, REJECTS
+from tasks.store.artifact_paths import REJECTS
 from tasks.store.predictions import Job
 from tasks.store.record_base import PersistedRecord
 
@@ -40,7 +38,6 @@ TARGET_TOO_LARGE = "with a target beyond float32, left out of the figures"
 LARGEST = np.finfo(np.float32).max
 ID = "id_"  # before the name of a column that goes along
 AVERAGED = (" is missing", ", a level that the model has not seen")  # ends of reasons that ``--unknown`` decides on
-GRID_IMAGES = 18
 FLAT = 1e-12  # of squares: what rounding leaves where all values are equal
 
 
@@ -158,26 +155,21 @@ def finish(folder: Path, job: Job, parameters: PredictParameters, seconds: float
         }
     )
     predictions.write(folder, done)
-    try:
-        _draw_grid(folder, job, version)
-    except Exception as error:  # matplotlib raises many kinds of errors, and the predictions exist without a picture
-        print_message(f"no picture of the predictions: {error}")
     output_dir.clean_up(folder)
     return done
 
 
 def _describe_worse(job: Job, metrics: dict[str, float], rows: int) -> str | None:
-    """Which figures of the rows whose truth is known are worse than on the version's test rows, beyond chance."""
+    """The accuracy of the rows whose truth is known, if it is lower than on the version's test rows, beyond chance."""
     manifest = model_folder.read_manifest(job.model.path.parent)
-    published, split = {"rmse": (2 * manifest.metrics.test_loss) ** 0.5}, manifest.dataset.split
-    if manifest.metrics.test_accuracy is not None and (split is None or split.rule not in ("group", "time")):
-        published["accuracy"] = manifest.metrics.test_accuracy
-    figures = (
-        f"{name} {format_number(metrics[name])} on {pluralize(rows, 'row')}, {format_number(published[name])} on the "
-        f"test rows of version {job.model.version}"
-        for name in drift.find_worse(metrics, rows, published, manifest.dataset.num_test)
-    )
-    return "; ".join(figures) or None
+    published, split = manifest.metrics.test_accuracy, manifest.dataset.split
+    if published is None or "accuracy" not in metrics or (split and split.rule in ("group", "time")):
+        return None
+    accuracy = metrics["accuracy"]
+    if not drift.is_less_accurate(accuracy, rows, published, manifest.dataset.num_test):
+        return None
+    now, before = format_number(accuracy), format_number(published)
+    return f"accuracy {now} on {pluralize(rows, 'row')}, {before} on the test rows of version {job.model.version}"
 
 
 def judge_again(folder: Path, job: Job, max_drift: float) -> Job:
@@ -192,7 +184,7 @@ def judge_again(folder: Path, job: Job, max_drift: float) -> Job:
 
 def to_prediction(folder: Path, job: Job, file: Path | None) -> Prediction:
     """The record of a finished job, and of the single output file that was written, if any."""
-    picture, same = folder / PREDICTION_GRID, {"job", "rejects", "provider", "accuracy", "drift"}
+    same = {"job", "rejects", "provider", "accuracy", "drift"}
     return Prediction(
         path=folder,
         file=file,
@@ -205,29 +197,7 @@ def to_prediction(folder: Path, job: Job, file: Path | None) -> Prediction:
         unknown_class=(job.notes or {}).get(UNKNOWN_CLASS, 0),
         seconds=job.seconds or 0,
         **{name: getattr(job, name) for name in same},
-        picture=picture if picture.is_file() else None,
     )
-
-
-def _draw_grid(folder: Path, job: Job, version: Version) -> None:
-    """The first images under their true and predicted label (the book's ``predict_ch3``)."""
-    if version.recipe.columns:
-        return
-    from tasks.judging import plots  # matplotlib takes half a second to import, and tables do not need it
-
-    first = job.shards[0]
-    batch = next(
-        inputs.read_batches(read_inputs(folder, first), 0, min(GRID_IMAGES, first.stop), version.read_spec(job))
-    )
-    if not len(batch.row_ids):
-        return
-    labels = pq.read_table(artifact_paths.part(folder, 0), columns=[LABEL_NAME]).slice(0, len(batch.row_ids))
-    names = dict(enumerate(version.labels))  # a label that the model does not know has but its number
-    known = () if batch.y_true is None else batch.y_true.tolist()
-    true = [names.get(each, "" if np.isnan(each) else f"{each:g}") for each in known] or None
-    with predictions.place_file(folder, PREDICTION_GRID) as temporary:
-        images, predicted = np.asarray(batch.X), labels[LABEL_NAME].to_pylist()
-        plots.save(plots.draw_image_grid(images, predicted, true), temporary)
 
 
 # Rejected rows, which are never all in memory: one file for each shard that has any, gathered in _rejects.parquet.

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
@@ -47,7 +46,6 @@ from tasks.store.record_base import FileRef
 CONTENTS = "contents"  # hashes of training rows' features and target, without the split column
 Found = TypeVar("Found", bound="OwnRows | None", covariant=True)
 SIDES = {"train": TRAINING, "test": TEST, "validation": VALIDATION}
-RAW_TEST = "raw_test"  # the test rows before rounding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +58,6 @@ class OwnRows(ABC):
     digests: Hashes  # (n,)
     ordering: Future[dict[str, Hashes]]  # the result of ``sort_digests``: it is slow, and files are written meanwhile
     profiles: tuple[ColumnProfile, ...] = ()  # for each column of a table, the last one for the target
-    lossy: tuple[int, ...] = ()  # columns of a table whose digits float32 cannot all hold
     has_dates: bool = False  # whether a split by time has dates
     brightness: float | None = None  # for images: the mean of all pixels, 0 to 255
 
@@ -82,21 +79,19 @@ class OwnRows(ABC):
         """The model's inputs ``(m, …)`` of some rows; for images, the rows must be in order."""
 
     def write_side(self, side: str, schema: PreviousSchema, scratch: Path) -> FileRef:
-        """Write the rows of a side, or of ``RAW_TEST``, to a file in the folder ``scratch``.
+        """Write the rows of a side to a file in the folder ``scratch``.
 
         Minibatches are drawn by position. Few rows of a table are sorted by their digests, so that the model's bytes do
         not depend on the order in which the rows came; many rows stay in the order in which they came.
         """
-        is_raw = side == RAW_TEST
-        split_id = TEST if is_raw else SIDES[side]
+        split_id = SIDES[side]
         readers: dict[str, Callable[[Array], Array]] = {
-            schema.recipe.input.name: self.read_exactly if is_raw else self.read_inputs,
+            schema.recipe.input.name: self.read_inputs,
             TASKS[schema.task].target: self.targets.values.__getitem__,
+            SPLIT_KEY: self.split.keys.__getitem__,
         }
-        if not is_raw:
-            readers[SPLIT_KEY] = self.split.keys.__getitem__
         first = {key: read(np.zeros(1, np.int64)) for key, read in readers.items()}
-        count, is_ordered = self.split.count(split_id), not is_raw and len(self.digests) <= self.most_ordered
+        count, is_ordered = self.split.count(split_id), len(self.digests) <= self.most_ordered
         specs = {key: (each.dtype, (count, *each.shape[1:])) for key, each in first.items()}
         batches = {key: map(read, self._number_blocks(split_id, is_ordered)) for key, read in readers.items()}
         return write_arrays(scratch / side, specs, batches)
@@ -112,10 +107,6 @@ class OwnRows(ABC):
         else:
             for start in range(0, len(is_mine), self.block_rows):
                 yield start + np.flatnonzero(is_mine[start : start + self.block_rows])
-
-    def read_exactly(self, numbers: Array) -> Array:
-        """The same with all digits that the source has."""
-        return self.read_inputs(numbers)
 
     def draw_sheet(self) -> bytes | None:
         """A picture (PNG) of some images of each class; None for a table."""
@@ -152,18 +143,6 @@ class TableRows(OwnRows):
     def read_inputs(self, numbers: Any) -> Array:
         """The features ``(m, columns)`` of some rows."""
         return np.ascontiguousarray(self.features[:, numbers].T)
-
-    @cached_property
-    def _numbers_in_table(self) -> Array:
-        return np.flatnonzero(self.targets.is_known)
-
-    def read_exactly(self, numbers: Array) -> Array:
-        """The features of some rows, in order, with all digits."""
-        matrix, places = self.read_inputs(numbers).astype(np.float64), self._numbers_in_table[numbers]
-        for at in self.lossy if len(places) else ():
-            values = self.table.data[self.profiles[at].name].slice(places[0], places[-1] + 1 - places[0])
-            matrix[:, at] = statistics.to_numbers(values)[places - places[0]]
-        return matrix
 
 
 def encode_column(table: Table, column: Column, targets: TargetValues, into: Array) -> tuple[Finding | None, bool]:
@@ -272,17 +251,16 @@ def write_splits(name: str, rows: OwnRows, schema: PreviousSchema, scratch: Path
 
     def write(side: str) -> FileRef:
         written = rows.write_side(side, schema, scratch)
-        split = "test" if side == RAW_TEST else side
-        return place_file(written, artifact_paths.split_file(name, split, written.sha256))
+        return place_file(written, artifact_paths.split_file(name, side, written.sha256))
 
     sides = [side for side, split_id in SIDES.items() if rows.split.count(split_id)]
-    sides += [RAW_TEST] if rows.lossy else []
     with ThreadPoolExecutor(resources.count_cores()) as pool:
         writing, digests = pool.map(write, sides), rows.ordering.result()
         row_digests, digest = write_digests(name, digests, scratch), schema.digest([digests[part] for part in PARTS])
     files = dict(zip(sides, writing, strict=True))
     return PreparedDataset(
-        **{RAW_TEST: files["test"]} | files,
+        **files,
+        raw_test=files["test"],
         name=name,
         title=name,
         identifier=name,

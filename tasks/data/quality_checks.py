@@ -27,8 +27,8 @@ def check_columns(
 ) -> Iterator[Finding]:
     """What is odd about each column by itself, and whether there are more numbers than rows to learn from.
 
-    More numbers than rows fit the training part whatever it contains. ``lossy`` is as in ``OwnRows``: an offset costs
-    nothing where float32 holds all digits, as it does those of years.
+    More numbers than rows fit the training part whatever it contains. ``lossy`` are columns with digits that float32
+    cannot hold: elsewhere, as in years, an offset costs nothing.
     """
     numbers = sum(column.kind != "category" for column in columns)
     if numbers >= num_training > 0:

@@ -174,7 +174,6 @@ def _split_rows(
         rule=rule,
         split=split,
         digests=digests,
-        lossy=lossy,
         ordering=ordering,
         profiles=tuple(profiles),
         has_dates=split.has_dates,

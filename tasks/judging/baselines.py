@@ -205,7 +205,7 @@ def fit_table(features: Array, y_true: Array, recipe: Columns, num_outputs: int,
         weights, words = _descend(inputs, y_true, num_outputs, objective, MAX_ITERATIONS, whitening)
     named = {"W": weights[:count], "effects": weights[count:-1], "b": weights[-1]}
     folded = raw_units.fold_weights(named, recipe, np.float64)
-    return ConvergedFit(named, partial(raw_units.score_rows, folded, recipe), words)
+    return ConvergedFit(named, partial(raw_units.score_table, folded, recipe), words)
 
 
 def fit_images(images: Array, y_true: Array, recipe: Pixels, num_outputs: int, objective: Objective) -> ConvergedFit:

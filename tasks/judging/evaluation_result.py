@@ -5,7 +5,6 @@ import math
 from pydantic import Field, computed_field
 
 from tasks.data.report import Finding
-from tasks.serving.drift import find_worse
 from tasks.store.record_base import PersistedRecord, Sha256
 
 SIGNS = {"accuracy": 1, "loss": -1, "rmse": -1}  # 1 where larger is better
@@ -56,17 +55,14 @@ class EvaluationResult(RowMetrics):
 
         R² depends on how much the target varies in the rows. A figure's interval at publication is assumed to be wider
         than today's to the extent that its rows were fewer. With very few rows, groups or blocks of time no interval
-        can tell what is chance, and only what is much worse counts (``drift.find_worse``).
+        can tell what is chance, and nothing is called worse.
         """
-        units, metrics = self.groups or self.rows, dict(self.metrics)
-        if units < FEWEST or (self.blocks or FEWEST) < FEWEST_BLOCKS:
-            if "accuracy" in metrics:  # as if of each group one row counted, a right one if any; time says nothing
-                metrics["accuracy"] = 1.0 if self.blocks else min(1.0, metrics["accuracy"] * self.rows / units)
-            return find_worse(metrics, units, self.published, self.published_rows)
+        if (self.groups or self.rows) < FEWEST or (self.blocks or FEWEST) < FEWEST_BLOCKS:
+            return ()
         of_both = math.sqrt(1 + self.rows / max(1, self.published_rows))
         halves = {name: (high - low) / 2 for name, (low, high) in self.intervals.items()}
         return tuple(
             name
             for name, value in self.published.items()
-            if (metrics[name] - value) * SIGNS.get(name, 0) < -halves[name] * of_both
+            if (self.metrics[name] - value) * SIGNS.get(name, 0) < -halves[name] * of_both
         )

@@ -20,7 +20,7 @@ from tasks.data.prepared_splits import PREPARE_ANEW, Examples, read_arrays
 from tasks.data.recipe import SplitRule
 from tasks.data.report import Finding, UnfitData, require_fit
 from tasks.data.schema import ImageSchema, Request, Schema, assign_roles, find_schema
-from tasks.data.split import TRAINING, RowTimes, check_times, read_times
+from tasks.data.split import TRAINING, check_times, read_times
 from tasks.data.table_dataset import examine_table, make_selection
 from tasks.errors import DataError, UsageError
 from tasks.judging import metrics
@@ -57,7 +57,7 @@ class LabelledRows(NamedTuple):
     keys: Array  # (n,) of the split ``rule``: which rows are not independent evidence; none for the book's data
     rule: SplitRule | None
     was_trained: Array | None = None  # (n,) whether the version was trained on the row; None if unknown
-    moments: RowTimes | None = None  # of the time column
+    times: Array | None = None  # (n,) of the time column, if it has dates: microseconds since 1970
     unlabelled: int = 0  # rows that were left out
     unreadable: int = 0  # images that were
     changes: tuple[Finding, ...] = ()  # from the data that the version was made of
@@ -107,14 +107,14 @@ def evaluate_version(
         found = f"the prediction for {labelled.name_row(int(overflows[0]))} {why}"
         raise DataError(found, "values of the size of those in training", "correct or remove the row")
     answers = answers.choose(rows)
-    known, moments = manifest.metrics.model_dump(), labelled.moments
+    known = manifest.metrics.model_dump()
     units = number_units(labelled.keys[rows], labelled.rule) if len(labelled.keys) else None
     num_units = None if units is None else int(units.max()) + 1
     in_time = bool(labelled.rule and labelled.rule.is_by_time)
     measured = metrics.measure(answers, units, manifest.dataset.class_names)
     periods: Iterable[PeriodMetrics] = ()
-    if moments:
-        periods = metrics.measure_by_period(answers, moments._replace(values=moments.values[rows]), units, in_time)
+    if labelled.times is not None:
+        periods = metrics.measure_by_period(answers, labelled.times[rows], units, in_time)
     return EvaluationResult(
         name=manifest.name,
         version=manifest.version,
@@ -186,8 +186,8 @@ def _read_split(manifest: Manifest) -> LabelledRows:
     """The test split that the version was judged on."""
     dataset = manifest.dataset
     inputs, y_true, key = Examples.from_arrays(read_arrays(dataset.test, PREPARE_ANEW), manifest.recipe, dataset.task)
-    known, moments = np.zeros(len(y_true), bool), find_row_times(key, dataset)
-    return LabelledRows(inputs.__getitem__, y_true, key, dataset.split, known, moments)
+    known, times = np.zeros(len(y_true), bool), find_row_times(key, dataset)
+    return LabelledRows(inputs.__getitem__, y_true, key, dataset.split, known, times)
 
 
 def _read_table(manifest: Manifest, schema: Schema, source: str, time: str | None, scratch: Path) -> LabelledRows:
@@ -219,7 +219,7 @@ def _read_table(manifest: Manifest, schema: Schema, source: str, time: str | Non
         keys=rows.split.keys,
         rule=by.split,
         was_trained=_find_trained(manifest, rows.digests) if by is schema else None,
-        moments=moments,
+        times=moments.values if moments and moments.are_dates else None,
         unlabelled=report.unlabelled,
         changes=tuple(each for each in report.findings if each.rule in CHANGES),
         name_row=partial(rows.targets.name_row, table),

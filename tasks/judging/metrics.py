@@ -1,6 +1,5 @@
 """How good answers are, with intervals, for all rows and by period: numpy alone, for code that judges without torch."""
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -8,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tasks.data.recipe import SplitRule
-from tasks.data.split import RowTimes, decode_times
+from tasks.data.split import decode_times
 from tasks.judging.evaluation_result import PeriodMetrics, RowMetrics
 from tasks.judging.objective import Objective
 from tasks.machine.arrays import Array
@@ -122,14 +121,14 @@ def compute_label_figures(sums: Array) -> Array:
 
 
 def measure_by_period(
-    answers: Answers, moments: RowTimes, units: Array | None = None, in_time: bool = False
+    answers: Answers, times: Array, units: Array | None = None, in_time: bool = False
 ) -> Iterator[PeriodMetrics]:
     """The metrics of each period that has rows, in order; if ``in_time``, each period has its own blocks as units."""
-    names, of_row = cut_periods(moments)
+    names, of_row = cut_periods(times)
     for number, name in enumerate(names):
         rows = np.flatnonzero(of_row == number)
         if in_time:
-            own_units = number_blocks(moments.values[rows])
+            own_units = number_blocks(times[rows])
         else:
             own_units = None if units is None else np.unique(units[rows], return_inverse=True)[1]
         yield PeriodMetrics(period=name, **dict(measure(answers.choose(rows), own_units)))
@@ -160,21 +159,22 @@ def bin_by_confidence(answers: Answers) -> CalibrationBins:
 # Rows by the period in which their time lies: about a dozen periods, whatever the span
 
 
-def find_row_times(keys: Array, dataset: Splits) -> RowTimes | None:
-    """The times of the rows with these split keys, or None if the split is not by time."""
-    in_time = dataset.split and dataset.split.is_by_time
-    return RowTimes(decode_times(keys), dataset.has_dates) if in_time else None
+def find_row_times(keys: Array, dataset: Splits) -> Array | None:
+    """The dates of the rows with these split keys, in microseconds since 1970; None if the split is not by date."""
+    is_by_date = dataset.split and dataset.split.is_by_time and dataset.has_dates
+    return decode_times(keys) if is_by_date else None
 
 
-def cut_periods(moments: RowTimes) -> tuple[list[str], Array]:
+def cut_periods(times: Array) -> tuple[list[str], Array]:
     """The shortest periods of which at most ``MOST_PERIODS`` lie between the first row and the last.
 
-    Returns the names of the periods that have rows, in order, and which of these each row ``(n,)`` lies in.
+    ``times`` ``(n,)`` are microseconds since 1970, NaN if unknown. Returns the names of the periods that have rows, in
+    order, and which of these each row ``(n,)`` lies in.
     """
-    is_known = ~np.isnan(moments.values)
-    names, of_row = list[str](), np.zeros(len(is_known), np.int64)
+    is_known = ~np.isnan(times)
+    names, of_row = list[str](), np.zeros(len(times), np.int64)
     if is_known.any():
-        periods = _list_periods(moments.values[is_known], moments.are_dates)
+        periods = _list_periods(times[is_known].astype(np.int64).astype("M8[us]"))
         numbers, name_period = next(each for each in periods if np.ptp(each[0]) < MOST_PERIODS)
         present, of_row[is_known] = np.unique(numbers, return_inverse=True)
         names = [name_period(int(number)) for number in present]
@@ -184,29 +184,23 @@ def cut_periods(moments: RowTimes) -> tuple[list[str], Array]:
     return names, of_row
 
 
-def _list_periods(values: Array, are_dates: bool) -> Iterator[tuple[Array, Callable[[int], str]]]:
+def _list_periods(times: Array) -> Iterator[tuple[Array, Callable[[int], str]]]:
     """Ever longer periods: the number of each moment's period, and a function that names a period by its number."""
-    if are_dates:
-        times = values.astype(np.int64).astype("M8[us]")
-        hours, days, months = (times.astype(f"M8[{unit}]").astype(np.int64) for unit in "hDM")
-        yield hours, lambda number: f"{np.datetime64(number, 'h')}:00".replace("T", " ")
-        yield days, lambda number: str(np.datetime64(number, "D"))
-        # 1 January 1970 was a Thursday: weeks begin on Monday
-        yield (days + 3) // 7, lambda number: f"week of {np.datetime64(7 * number - 3, 'D')}"
-        yield months, lambda number: str(np.datetime64(number, "M"))
-        yield months // 3, lambda number: f"{EPOCH + number // 4} Q{number % 4 + 1}"
-        values = months // 12 + EPOCH
-    are_whole, span = bool((values == np.floor(values)).all()), float(np.ptp(values))
-    first = int(np.floor(np.log10(span / MOST_PERIODS))) if span > 0 else 0
-    for power in itertools.count(max(first, 0) if are_whole else first):
-        for digit in (1, 2, 5):
-            step = digit * 10.0**power
-            yield np.floor(values / step).astype(np.int64), partial(_name_range, step, are_whole)
+    hours, days, months = (times.astype(f"M8[{unit}]").astype(np.int64) for unit in "hDM")
+    yield hours, lambda number: f"{np.datetime64(number, 'h')}:00".replace("T", " ")
+    yield days, lambda number: str(np.datetime64(number, "D"))
+    # 1 January 1970 was a Thursday: weeks begin on Monday
+    yield (days + 3) // 7, lambda number: f"week of {np.datetime64(7 * number - 3, 'D')}"
+    yield months, lambda number: str(np.datetime64(number, "M"))
+    yield months // 3, lambda number: f"{EPOCH + number // 4} Q{number % 4 + 1}"
+    years = months // 12 + EPOCH
+    yield years, str
+    for count in (2, 5, 10, 20, 50, 100, 200, 500, 1000):
+        yield years // count, partial(_name_years, count)
 
 
-def _name_range(step: float, are_whole: bool, number: int) -> str:
-    low, high = number * step, (number + 1) * step - are_whole
-    return f"{low:.10g}" if low == high else f"{low:.10g} to {high:.10g}"
+def _name_years(count: int, number: int) -> str:
+    return f"{number * count} to {(number + 1) * count - 1}"
 
 
 # How far a figure may be off by the chance of which rows are in the test split: the units that are resampled whole.

@@ -26,7 +26,7 @@ from tasks.serving.task import TASKS
 from tasks.store.record_base import FileRef
 
 SCORES = 2**22  # of many classes, that are compared at a time: 16 MB
-IN_FLOAT64 = 10  # times the error allowed against torch: float32 rounds raw rows before anything is computed from them
+IN_FLOAT64 = 10  # times the error allowed in float32: float32 rounds raw rows before anything is computed from them
 SMALL_OFFSET = 10  # deviations of a column: an offset that costs float32 one digit
 LARGE_WEIGHT = 100  # of a standardised column: target deviations, or logits
 # The probe's code as this process knows it: newer code, put there during a run, might wait for what is never sent.
@@ -35,29 +35,31 @@ TIMEOUT_SECONDS = 120
 CHECKED = "signature, stored sample, batches of 1 and 1,000 in a fresh process"
 LIMITED = {"latency_ms": "95th percentile, one row", "memory_mb": "peak of the serving process"}
 MOST_COARSE = 1e-3  # deviations of a target, that rounding to float32 may take
+ERROR_SHARE = 1e-3  # of the root mean squared error on the test split: nobody notices a difference of that size
 
 
 def judge_parity(
     name: str,
-    pieces: Iterable[tuple[Mapping[str, Array], Array]],
+    pieces: Iterable[tuple[Mapping[str, Array], Array, Array]],
     max_error: float,
     deviation: float,
+    error_share: float = 0.0,
     detail: str = "",
     blame: str = "",
 ) -> tuple[GateVerdict, ...]:
-    """The gate ``name``, for labels one more, on pieces of answers ``(n, …)`` and their scores ``(n, outputs)``.
+    """The gate ``name``, for labels one more, on pieces of answers ``(n, …)``, scores ``(n, outputs)``, truth ``(n,)``.
 
     Predictions may differ by ``max_error`` times ``deviation``, the target's, plus two spacings of float32 at the
     largest prediction. The spacings leave room for a target that never changes. If the target does change, they may be
     no more than ``MOST_COARSE`` deviations: where float32 cannot distinguish its values better than that, the model is
-    useless.
+    useless. If ``error_share`` of the model's own root mean squared error is more, predictions may differ by that.
 
     Probabilities may differ by ``max_error + 0.1·max_error·max|score|``, and labels must be equal unless the two best
     probabilities are closer than that. ``detail`` is printed if the gate passes, ``blame`` if it does not.
     """
-    error, largest, smallest, num_rows = 0.0, 0.0, math.inf, 0
+    error, largest, smallest, num_rows, squares = 0.0, 0.0, math.inf, 0, 0.0
     leads = list[Array]()  # of the best over the second-best probability, where labels differ
-    for found, o in pieces:
+    for found, o, y_true in pieces:
         if LABEL in found:
             powers = np.exp(o - o.max(axis=1, keepdims=True))
             expected, answer = powers / powers.sum(axis=1, keepdims=True), found[PROBABILITIES]
@@ -65,6 +67,7 @@ def judge_parity(
             leads.append((best - second)[found[LABEL] != expected.argmax(axis=1)])
         else:
             expected, answer = o.squeeze(1), found[PREDICTION]
+            squares += float(np.square(expected - y_true, dtype=np.float64).sum())
         # Unlike max(), these keep NaN, which no gate passes.
         error = float(np.maximum(error, np.abs(answer - expected).max()))
         largest, smallest = float(np.maximum(largest, np.abs(o).max())), float(np.minimum(smallest, np.abs(o).min()))
@@ -77,7 +80,8 @@ def judge_parity(
     else:
         finest, coarsest = (float(np.spacing(np.float32(each))) for each in (smallest, largest))
         most = MOST_COARSE * deviation if deviation > 1e-12 * largest else math.inf  # otherwise it never changes
-        what, tolerance = "predictions", max_error * deviation + min(2 * coarsest, most)
+        of_rounding = max_error * deviation + min(2 * coarsest, most)
+        what, tolerance = "predictions", max(of_rounding, error_share * math.sqrt(squares / num_rows))
         if 2 * finest > most:
             spacing = format_number(finest, 3)
             blame = f"; float32 can only distinguish predictions that are {spacing} apart: "
@@ -91,26 +95,24 @@ def judge_parity(
 
 
 @np.errstate(over="ignore", invalid="ignore")  # NaN and infinity pass no gate
-def compare_with_torch(
+def compare_with_weights(
     session: Any, weights: raw_units.Weights, prepared: PreparedDataset, bounds: Gates
 ) -> tuple[tuple[GateVerdict, ...], dict[str, Histogram]]:
-    """The gate ``parity``, by torch on the same float32 rows, and the profile of the answers."""
-    from tasks.fitting import torch_scores  # imports torch, which other importers of this module do not need
-
+    """The gate ``parity``, by the trained weights in float32 on the same rows, and the profile of the answers."""
     task, recipe, observed = TASKS[prepared.task], prepared.recipe, list[dict[str, Array]]()
 
-    def ask() -> Iterator[tuple[dict[str, Array], Array]]:
+    def ask() -> Iterator[tuple[dict[str, Array], Array, Array]]:
         size = min(BATCH_ROWS, SCORES // max(1, len(prepared.class_names)))
         for rows in read_batches(prepared.test, prepared, size):
             answers = runtime.run_model(session, rows.inputs)
             observed.append(task.list_observed({name: values.T for name, values in answers.items()}))
-            yield answers, torch_scores.score_rows(weights, recipe, rows.inputs)
+            yield answers, raw_units.score_rows(weights, recipe, rows.inputs, np.float32), rows.y_true
 
     if recipe.target:
         deviation = recipe.target.scale
     else:
         deviation = float(read_split(prepared.test, prepared).y_true.std(ddof=1, dtype="float64"))
-    verdicts = judge_parity("parity", ask(), bounds.max_parity_error, deviation)
+    verdicts = judge_parity("parity", ask(), bounds.max_parity_error, deviation, ERROR_SHARE)
     profile = {name: np.concatenate([each[name] for each in observed]) for name in observed[0]}
     return verdicts, drift.make_profile(profile, len(prepared.class_names))
 
@@ -119,7 +121,7 @@ def compare_with_torch(
 def compare_in_float64(
     session: Any, weights: raw_units.Weights, prepared: PreparedDataset, bounds: Gates
 ) -> tuple[GateVerdict, ...]:
-    """The gate ``parity_float64`` for tables: recipe and weights in float64 on the raw rows, before any rounding.
+    """The gate ``parity_float64`` for tables: recipe and weights in float64 on the same rows, without any rounding.
 
     Where it refuses, it names the column that loses most.
     """
@@ -128,12 +130,17 @@ def compare_in_float64(
         return ()
     exact = raw_units.fold_weights(weights, recipe, np.float64)
     pieces = (
-        (runtime.run_model(session, recipe.encode(rows)), raw_units.score_rows(exact, recipe, rows.astype(np.float64)))
-        for rows, *_ in read_batches(prepared.raw_test, prepared)
+        (
+            runtime.run_model(session, recipe.encode(inputs)),
+            raw_units.score_table(exact, recipe, inputs.astype(np.float64)),
+            y_true,
+        )
+        for inputs, y_true, _ in read_batches(prepared.raw_test, prepared)
     )
     blame = _blame_column(weights, recipe, exact) if recipe.numbers else ""
     said, max_error = ", the recipe applied in float64", IN_FLOAT64 * bounds.max_parity_error
-    return judge_parity("parity_float64", pieces, max_error, recipe.target_scaling.scale, said, blame)
+    deviation = recipe.target_scaling.scale
+    return judge_parity("parity_float64", pieces, max_error, deviation, detail=said, blame=blame)
 
 
 def _blame_column(weights: raw_units.Weights, recipe: Recipe, exact: raw_units.FoldedWeights) -> str:

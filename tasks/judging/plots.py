@@ -280,12 +280,12 @@ def draw_class_weights(weights: Array, class_names: Sequence[str]) -> Figure:
     return _draw_images((255 * pixels).astype(np.uint8), [(name,) for name in class_names], columns, heading)
 
 
-def draw_image_grid(images: NDArray[np.uint8], predicted: Sequence[str], true: Sequence[str] | None) -> Figure:
-    """Images ``(n, height, width)`` or in colour ``(…, 3)``, under true and predicted label, errors red.
+def draw_misclassified(images: NDArray[np.uint8], predicted: Sequence[str], true: Sequence[str]) -> Figure:
+    """Images ``(n, height, width)`` or in colour ``(…, 3)``, under true and predicted labels.
 
-    It corresponds to the book's ``predict_ch3``.
+    This is the book's ``predict_ch3``.
     """
-    return _draw_images(images, [*zip(*([true] if true else []), predicted, strict=True)], COLUMNS_OF_IMAGES)
+    return _draw_images(images, [*zip(true, predicted, strict=True)], COLUMNS_OF_IMAGES)
 
 
 def _draw_images(

@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 
 from tasks.data.prepared_splits import Examples, read_split
 from tasks.data.recipe import Columns
-from tasks.fitting import torch_scores
 from tasks.judging import gates, plots
 from tasks.judging.baselines import Baselines, bound_rows, fit_table
 from tasks.judging.metrics import Answers, bin_by_confidence, find_row_times, measure, measure_by_period
@@ -61,7 +60,7 @@ class Candidate:
             read_split(prepared.test, prepared),
         )
         recipe, objective = prepared.recipe, Objective.choose(training, prepared, trained.steps)
-        score = partial(choose_task(prepared).score, weights, recipe)
+        score = partial(raw_units.score_rows, weights, recipe)
         size = bound_rows(max(len(weights["b"]), math.prod(recipe.input.shape)))
         answers = Answers.ask(score, test.inputs.__getitem__, test.y_true, objective, size)
         return cls(prepared, trained, training, objective, weights, test, answers)
@@ -148,7 +147,7 @@ def draw_misclassified(candidate: Candidate) -> Drawings:
     if len(wrong):
         worst = wrong[np.argsort(-answers.confidence[wrong], kind="stable")[:WORST]]
         predicted, true = ([names[index] for index in labels[worst]] for labels in (answers.answer, answers.y_true))
-        yield artifact_paths.MISCLASSIFIED, plots.draw_image_grid(candidate.test.inputs[worst], predicted, true)
+        yield artifact_paths.MISCLASSIFIED, plots.draw_misclassified(candidate.test.inputs[worst], predicted, true)
 
 
 # Regressions
@@ -218,8 +217,9 @@ def draw_numbers(candidate: Candidate) -> Drawings:
 def measure_baselines(candidate: Candidate) -> Metrics:
     """The minimised loss, those it is compared with, and for a split by time the metrics of each period."""
     measured = {"objective_loss": candidate.baselines.mean(candidate.answers.losses), **candidate.baselines.metrics}
-    if moments := find_row_times(candidate.test.key, candidate.prepared):
-        of_all, periods = {"recall", "recall_intervals"}, measure_by_period(candidate.answers, moments, in_time=True)
+    times = find_row_times(candidate.test.key, candidate.prepared)
+    if times is not None:
+        of_all, periods = {"recall", "recall_intervals"}, measure_by_period(candidate.answers, times, in_time=True)
         return {**measured, "periods": [each.model_dump(mode="json", exclude=of_all) for each in periods]}
     return measured
 
@@ -283,7 +283,6 @@ class Judgement(NamedTuple):
     drawings: tuple[Callable[[Candidate], Drawings], ...]
     describe: Callable[[Candidate], str] = describe_losses  # what was measured, in the log
     judge: Callable[[Candidate, Gates], Iterable[GateVerdict]] = judge_by_baselines
-    score: Callable[..., Any] = torch_scores.score_rows  # scores of raw rows by trained weights
 
 
 OF_TABLE = measure_baselines, measure_coefficients
@@ -297,12 +296,10 @@ TASKS_OF: dict[tuple[Use, TaskName], Judgement] = {
     (Use.TABLES, "classification"): Judgement(
         (measure_labels, *OF_TABLE),
         (draw_coefficients, draw_labels, draw_periods),
-        score=raw_units.score_in_float64,
     ),
     (Use.TABLES, "regression"): Judgement(
         (measure_numbers, *OF_TABLE),
         (draw_coefficients, draw_numbers, draw_periods),
-        score=raw_units.score_in_float64,
     ),
     (Use.IMAGES, "classification"): Judgement(
         (measure_labels, measure_baselines), (draw_labels, draw_class_weights, draw_misclassified)

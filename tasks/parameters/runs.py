@@ -78,7 +78,7 @@ class Gates(ParameterModel):
         None, "Peak of the serving process, MiB.", title="Memory limit", empty=RECORDED
     )
     max_parity_error: PositiveFloat = declare_field(
-        1e-5, "Largest difference between torch and onnxruntime (docs/gates.md).", title="Parity"
+        1e-5, "Largest difference between weights and file (docs/gates.md).", title="Parity"
     )
 
 

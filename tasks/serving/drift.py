@@ -1,6 +1,6 @@
 """Has the input changed? A model's answers on new rows against its answers on the test split.
 
-Also: are answers on rows whose truth is known worse than on the test split, however few those rows are?
+Also: are answers on rows whose truth is known less accurate than on the test split?
 """
 
 from __future__ import annotations  # for array annotations: whoever reads records need not import arrays
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 QUANTILES = 10
 SMALLEST_SHARE = 1e-4  # stands for an empty bin, whose logarithm would be infinite
-SMALLEST_CHANCE = 1e-3  # for a figure to be called worse than at publication, however few its rows are
+FEWEST_JUDGED = 20  # rows whose truth is known
+ONE_IN_1000 = 3.09  # standard errors, above which a normal variable is in one of 1000 cases
 FEWEST_ROWS = 1000  # among fewer, chance alone moves the index by more than a hundredth
 
 
@@ -122,34 +123,12 @@ def judge_drift(expected: Profile, actual: Profile, maximum: float) -> Drift:
 # Rows whose truth is known
 
 
-def find_worse(
-    measured: Mapping[str, float], rows: int, published: Mapping[str, float], published_rows: int
-) -> tuple[str, ...]:
-    """The figures that would be so much worse than published by chance in fewer than one of 1000 cases.
+def is_less_accurate(accuracy: float, rows: int, published: float, published_rows: int) -> bool:
+    """Whether an accuracy is so much lower than the published one that chance explains it in one of 1000 cases.
 
-    ``accuracy`` is judged by Fisher's exact test of both samples, whose rows must be independent; ``loss`` and ``rmse``
-    by Markov's inequality, however rows depend on each other: given the published mean, a mean of non-negative numbers
-    is ``k`` times as large with a probability of at most ``1/k``.
+    By the normal approximation of both shares, which assumes that rows are independent; fewer than ``FEWEST_JUDGED``
+    rows say nothing.
     """
-    chances = dict[str, float]()
-    for name, value in measured.items():
-        before = published.get(name)
-        if name == "accuracy" and before is not None:
-            wrong, wrong_before = round((1 - value) * rows), round((1 - before) * published_rows)
-            chances[name] = _chance_of_errors(wrong, rows, wrong + wrong_before, rows + published_rows)
-        elif name in ("loss", "rmse") and before and value > before:
-            chances[name] = (before / value) ** (2 if name == "rmse" else 1)
-    return tuple(name for name, chance in chances.items() if chance < SMALLEST_CHANCE)
-
-
-def _chance_of_errors(wrong: int, rows: int, all_wrong: int, all_rows: int) -> float:
-    """The probability of at least this many wrong among ``rows`` drawn from all: the hypergeometric tail."""
-    every = _log_choose(all_rows, rows)
-    return sum(
-        math.exp(_log_choose(all_wrong, k) + _log_choose(all_rows - all_wrong, rows - k) - every)
-        for k in range(wrong, min(all_wrong, rows) + 1)
-    )
-
-
-def _log_choose(n: int, k: int) -> float:
-    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+    common = (accuracy * rows + published * published_rows) / (rows + published_rows)
+    error = math.sqrt(common * (1 - common) * (1 / rows + 1 / published_rows))
+    return rows >= FEWEST_JUDGED and published - accuracy > ONE_IN_1000 * error

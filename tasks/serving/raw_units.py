@@ -6,6 +6,7 @@ the other, before centring; all are float32. Those of a regression are in deviat
 """
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from tasks.machine.arrays import Array
 Weights = Mapping[str, Array]
 MISSING = "(missing)"  # names the effect of a missing value among those of levels
 SHOWN = 20
+VALUES = 2**22  # of images at a time
 NamedWeights = dict[str, float | dict[str, float]]  # by column: one weight for a number, one per level for a category
 
 
@@ -95,8 +97,22 @@ def locate_columns(recipe: Recipe) -> NDArray[np.int64]:
     return np.cumsum([0, *(count + 2 for count in recipe.num_levels)], dtype=np.int64)[:-1]
 
 
-def score_rows(folded: FoldedWeights, recipe: Recipe, features: Array) -> Array:
-    """Scores ``(n, outputs)`` of raw rows ``(n, columns)``, in the precision of ``folded``."""
+def score_rows(weights: Weights, recipe: Recipe, rows: Array, dtype: DTypeLike = np.float64) -> Array:
+    """Scores ``(n, outputs)`` of raw rows ``(n, …)`` by trained ``weights``, in raw units for a regression.
+
+    With float32, every step is rounded as the graph rounds it.
+    """
+    if not recipe.is_plain:
+        return score_table(fold_weights(weights, recipe, dtype), recipe, rows)
+    W = weights["W"].astype(dtype) * np.asarray(recipe.scale, dtype)  # noqa: N806  (the book's letter)
+    b = weights["b"].astype(dtype)
+    size = max(1, VALUES // max(1, math.prod(rows.shape[1:])))  # pixels take eight times the memory here
+    batches = (rows[start : start + size] for start in range(0, len(rows), size))
+    return np.concatenate([batch.reshape(len(batch), -1).astype(dtype) @ W + b for batch in batches])
+
+
+def score_table(folded: FoldedWeights, recipe: Recipe, features: Array) -> Array:
+    """Scores ``(n, outputs)`` of a table's raw rows ``(n, columns)``, in the precision of ``folded``."""
     numbers = features[:, list(recipe.numbers)].astype(folded.mean.dtype, copy=False)
     for at, low, high in recipe.limits:
         np.clip(numbers[:, at], low, high, out=numbers[:, at])
@@ -106,11 +122,6 @@ def score_rows(folded: FoldedWeights, recipe: Recipe, features: Array) -> Array:
     for code in (encode_levels(features, recipe) + locate_columns(recipe)).T:
         result += folded.effects[code]
     return result
-
-
-def score_in_float64(weights: Weights, recipe: Recipe, features: Array) -> Array:
-    """Scores by trained ``weights`` in float64, without any rounding."""
-    return score_rows(fold_weights(weights, recipe, np.float64), recipe, features)
 
 
 def name_weights(folded: FoldedWeights, recipe: Recipe) -> list[NamedWeights]:

@@ -104,7 +104,7 @@ class Metrics(ExtensibleDocument):
 
 
 class Tolerances(Document):
-    """How far another runtime may differ from the stored sample, and ONNX from torch."""
+    """How far another runtime may differ from the stored sample, and ONNX from the weights."""
 
     sample: float
     parity: float

@@ -143,14 +143,13 @@ def _show_retrain(record: RunRecord, result: RetrainReport) -> None:
     _mark(run_pages.name_retrain(result), MODEL_TAG + result.name, VERDICT_TAG + result.outcome)
 
 
-def _mark(words: tuple[str, str] | None, *tags: str) -> None:
-    """Add ``words`` on the outcome to this run's name and first tag; other tags serve as filters in the UI.
+def _mark(words: str | None, *tags: str) -> None:
+    """Add ``words`` on the outcome to this run's name; ``tags`` serve as filters in the UI.
 
     The verdict of a retry replaces the first one.
     """
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(flow_run.id)
-        known = {tag for tag in run.tags if not run_names.REPLACED_TAGS.match(tag)}
-        name = run_names.with_verdict(run.name, words[0]) if words else run.name
-        first = words[1:] if words else ()
-        client.update_flow_run(flow_run.id, name=name, tags=[*first, *sorted(known | {*tags})])
+        known = {tag for tag in run.tags if not tag.startswith(run_names.REPLACED_TAGS)}
+        name = run_names.with_verdict(run.name, words) if words else run.name
+        client.update_flow_run(flow_run.id, name=name, tags=sorted(known | {*tags}))

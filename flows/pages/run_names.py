@@ -1,7 +1,6 @@
 """Names of runs in the UI and in ``artifacts/runs/``; dates, time limits, and the final state of a refused run."""
 
 import functools
-import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import ParamSpec, TypeVar, cast
@@ -22,9 +21,7 @@ from tasks.parameters import (
 )
 
 VERDICT = ": "  # between the initial name of a run and its outcome
-VERDICTS = "published|unchanged|refused|judged|worse|as published|drift|stable|too few rows|no reference"
-# The tags that an outcome replaces: the model, which a run may have changed, and figures such as ``0.844 published``.
-REPLACED_TAGS = re.compile(rf"{MODEL_TAG}|{VERDICT_TAG}|{DRIFT_TAG}|(-?\d\S*|-?inf|nan) ({VERDICTS})$")
+REPLACED_TAGS = (MODEL_TAG, VERDICT_TAG, DRIFT_TAG)  # by an outcome; a run may have changed its model, too
 AsLearned = TypeVar("AsLearned", bound=LearningParameters)
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -59,17 +59,16 @@ def retrain_page(result: RetrainReport) -> Page:
     return Page(f"{result.name}: {result.describe()}", "", sections)
 
 
-def name_retrain(result: RetrainReport) -> tuple[str, str]:
-    """What became of the candidate, with its main figure: for the run's name and, shorter, for its first tag."""
+def name_retrain(result: RetrainReport) -> str:
+    """What became of the candidate, with its main figure, for the run's name."""
     if result.outcome == "refused":
         gate, *others = [gate for gate in result.gates if not gate.passed]
         more = f" and {len(others)} more" if others else ""
-        return f"refused by {gate.name} {format_value(gate)}{more}", f"{format_value(gate)} refused"
+        return f"refused by {gate.name} {format_value(gate)}{more}"
     version = f" version {result.version}" if result.version else ""
     known = ("test_accuracy", "rmse", "test_loss")
     name, value = next((name, result.metrics[name]) for name in known if result.metrics.get(name) is not None)
-    words = f"{result.outcome}{version}, {name.removeprefix('test_')} {format_number(value)}"
-    return words, f"{format_number(value)} {result.outcome}"
+    return f"{result.outcome}{version}, {name.removeprefix('test_')} {format_number(value)}"
 
 
 def _describe_hold(result: RetrainReport) -> Iterator[Text]:
@@ -161,12 +160,12 @@ def describe_last_drift(facts: NameState) -> str:
     return ""
 
 
-def name_prediction(result: Prediction) -> tuple[str, str]:
-    """The result, for the run's name and for its first tag."""
+def name_prediction(result: Prediction) -> str:
+    """The result, for the run's name."""
     index = max(result.drift.index.values(), default=0)
     parts = [f"DRIFT {index:.2f}" if result.drift.verdict == "drift" else pluralize(result.rows, "row")]
     parts += [f"{result.rejects:,} rejected"] if result.rejects else []
-    return ", ".join([*parts, *filter(None, [describe_quality(result)])]), f"{index:.2f} {result.drift.verdict}"
+    return ", ".join([*parts, *filter(None, [describe_quality(result)])])
 
 
 def describe_most_moved(job: Job, version: Version) -> str:
@@ -296,11 +295,11 @@ def describe_evaluation(result: EvaluationResult) -> str:
     return f"{result.name} version {result.version} on {pluralize(result.rows, 'row')}"
 
 
-def name_evaluation(result: EvaluationResult) -> tuple[str, str]:
-    """Whether it is worse, with its main figure: for the run's name, and for its first tag."""
+def name_evaluation(result: EvaluationResult) -> str:
+    """Whether it is worse, with its main figure, for the run's name."""
     name, value = next(iter(result.metrics.items()))
     verdict = "worse" if result.worse else "as published"
-    return f"{verdict}, {FIGURES[name]} {format_number(value)}", f"{format_number(value)} {verdict}"
+    return f"{verdict}, {FIGURES[name]} {format_number(value)}"
 
 
 def list_evaluation_facts(result: EvaluationResult) -> Iterator[tuple[str, str]]:

@@ -43,7 +43,6 @@ from tasks.serving.task import TASKS, TaskName
 from tasks.store import artifact_paths, folders, locks
 from tasks.store.record_base import FileRef
 
-CONTENTS = "contents"  # hashes of training rows' features and target, without the split column
 Found = TypeVar("Found", bound="OwnRows | None", covariant=True)
 SIDES = {"train": TRAINING, "test": TEST, "validation": VALIDATION}
 
@@ -117,15 +116,10 @@ class OwnRows(ABC):
         return read_arrays(self.write_side(side, schema, scratch), PREPARE_ANEW)
 
 
-def sort_digests(split: SplitAssignment, digests: Hashes, contents: Hashes | None = None) -> dict[str, Hashes]:
-    """The content of a file of row digests; ``contents`` ``(n,)`` are given if digests include a split column.
-
-    ``contents`` are hashes of features and target; those of training rows are kept.
-    """
+def sort_digests(split: SplitAssignment, digests: Hashes) -> dict[str, Hashes]:
+    """The content of a file of row digests."""
     is_training = split.split_ids == TRAINING
     parts = {"train": digests[is_training], "other": digests[~is_training]}
-    if contents is not None:
-        parts[CONTENTS] = contents[is_training]
     parallel.map_in_threads(np.ndarray.sort, tuple(parts.values()))
     return parts
 

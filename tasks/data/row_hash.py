@@ -132,12 +132,12 @@ def _mix(hashes: Hashes, inputs: Hashes) -> None:
     hashes ^= shifted
 
 
-def digest_rows(hashes: Hashes, inputs: Sequence[HashInputs]) -> tuple[Hashes, Hashes, int, int]:
+def digest_rows(hashes: Hashes, inputs: Sequence[HashInputs]) -> tuple[Hashes, int, int]:
     """The digests of rows with these hashes ``(n,)``; ``inputs`` are those of the target and of a column that splits.
 
     Most rows are the only ones with their hash, so copies are counted only among the others. Besides the digests
-    ``(n,)``, it returns hashes ``(n,)`` of features and target, the number of distinct feature rows, and the number of
-    rows whose features also occur with another target.
+    ``(n,)``, it returns the number of distinct feature rows, and the number of rows whose features also occur with
+    another target.
     """
     finding = parallel.start(find_equal_rows, hashes)
     contents = update_hashes(hashes, inputs[0])
@@ -147,7 +147,7 @@ def digest_rows(hashes: Hashes, inputs: Sequence[HashInputs]) -> tuple[Hashes, H
     is_ambiguous = np.minimum.reduceat(equal, starts) != np.maximum.reduceat(equal, starts)
     equal = update_hashes(equal, *(select_inputs(each, rows) for each in inputs[1:]))
     digests[rows] = update_hashes(equal, duplicate_index(equal))
-    return digests, contents, len(hashes) - len(rows) + len(sizes), int(sizes[is_ambiguous].sum())
+    return digests, len(hashes) - len(rows) + len(sizes), int(sizes[is_ambiguous].sum())
 
 
 def find_equal_rows(hashes: Hashes) -> tuple[RowNumbers, RowNumbers]:

@@ -144,12 +144,12 @@ def _split_rows(
         inputs.append(of_column)
     hashes = hashing.result()
     measuring = parallel.start(statistics.measure_columns, columns, num_rows, lambda rows: features[:, rows])
-    digests, contents, num_distinct, num_ambiguous = row_hash.digest_rows(hashes, inputs)
+    digests, num_distinct, num_ambiguous = row_hash.digest_rows(hashes, inputs)
     if split is None:
         if not request.fixed_split and num_distinct < num_rows / 2:
             rule = rule.model_copy(update={"rule": "copies"})
         split = split_by_hash(digests if rule.rule == "copies" else hashes, rule.test)
-    ordering = parallel.start(sort_digests, split, digests, contents if rule.rule == "column" else None)
+    ordering = parallel.start(sort_digests, split, digests)
     stats, sample = measuring.result(), row_hash.sample_rows(digests)
 
     findings += split.findings

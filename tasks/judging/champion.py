@@ -15,8 +15,7 @@ import numpy as np
 
 from tasks.data import row_hash
 from tasks.data.image_dataset import SPLIT_NAMES
-from tasks.data.own_rows import CONTENTS
-from tasks.data.prepared_splits import NO_KEYS, read_arrays, read_split
+from tasks.data.prepared_splits import read_arrays, read_split
 from tasks.data.recipe import SplitRule
 from tasks.data.row_hash import Hashes, is_in
 from tasks.data.split import TRAINING
@@ -46,7 +45,7 @@ NORMAL_FROM = 10_000  # units; from here on a sum of signs is replaced by a norm
 SMALL = 0.01  # share of a comparison's squares: larger units are drawn, since a few do not make a normal variable
 NO_RISE = 0.4  # share of its margin: a smaller rise counts as none; otherwise a lucky version refuses too many
 CHUNK = 500  # draws at a time: bounds memory
-FIXED = ("rows", "copies", "group")  # rules under which a row stays on its side of the split
+FIXED = ("rows", "copies", "group", "column")  # rules under which a row stays on its side of the split
 
 
 class ModelAnswers(NamedTuple):
@@ -403,9 +402,8 @@ def compare(parts: Array, margins: Array, sizes: Array | float = 1.0, draws: int
 def find_new_rows(old: Splits, prepared: PreparedDataset) -> Array | Literal[True] | str:
     """Where test rows are that a version was not trained on ``(n,)`` bool, True if all are, or why this is not known.
 
-    If the rule that split a version's rows is today's and goes by a hash of the row, the version was trained on none of
-    them. By a split column, rows may change sides: a test row then counts as known if it has features and target of a
-    row that the version was trained on, and that today's training part no longer has.
+    If the rule that split a version's rows is today's, and goes by a hash of the row or by what a column says about it,
+    the version was trained on none of them.
 
     Raises:
         DataError: the file of its digests has changed.
@@ -417,28 +415,18 @@ def find_new_rows(old: Splits, prepared: PreparedDataset) -> Array | Literal[Tru
         return "has no row digests, so it is unknown which of today's test rows it was trained on"
     if then.rule == "copies" and now.rule != "copies":
         return "was split by the number of the copy among equal rows, which today's test rows do not have"
-    digests = read_arrays(old.rows, RESTORE)
-    if then.rule == "column" and CONTENTS in digests:
-        contents = read_arrays(prepared.rows, RESTORE).get(CONTENTS, NO_KEYS) if prepared.rows else NO_KEYS
-        known = digests[CONTENTS][~is_in(contents, digests[CONTENTS])]
-    elif then.column is None or (then.is_by_time and now.is_by_time and then.column == now.column):
-        known = digests["train"]
-    else:
+    if then.column and not (then.is_by_time and now.is_by_time and then.column == now.column):
         return f"has no row digests without {then.column}, which today's test rows do not have"
+    known = read_arrays(old.rows, RESTORE)["train"]
     return ~is_in(known, _hash_test_rows(prepared, then.rule))
 
 
 def _hash_test_rows(prepared: PreparedDataset, rule: str) -> Hashes:
-    """The digests ``(n,)`` that test rows would have as training rows and first copies under a rule.
-
-    By a split column they are hashes of features and target alone.
-    """
+    """The digests ``(n,)`` that test rows would have as training rows and first copies under a rule."""
     rows, recipe = read_split(prepared.test, prepared), prepared.recipe
     if rule == "copies":
         return rows.key
     words = row_hash.hash_rows(recipe.columns, list(rows.inputs.T)) if recipe.columns else rows.key
     truth = row_hash.hash_inputs(rows.y_true, prepared.class_names)
-    if rule == "column":
-        return row_hash.update_hashes(words, truth)
     of_rule = {"folders": [row_hash.hash_levels(SPLIT_NAMES)[TRAINING]], "time": [rows.key]}.get(rule, [])
     return row_hash.update_hashes(words, truth, *of_rule, row_hash.FIRST_COPY)

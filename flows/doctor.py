@@ -201,7 +201,7 @@ def check_server(device: Device) -> Diagnosis:
 
     from flows.server import api, connection
 
-    with connection.use_service():
+    with connection.connect():
         ours, url = prefect.__version__, PREFECT_API_URL.value()
         if not url:
             return ok(f"none configured: every run starts a temporary one (Prefect {ours})", client=ours, server=None)

@@ -15,6 +15,7 @@ PLACES = {"data"}  # no document keeps the location of own data
 @flow(flow_run_name=run_names.name_runs(EvaluateParameters), log_prints=True, timeout_seconds=run_names.time_limit())
 def evaluate(parameters: EvaluateParameters = EvaluateParameters()) -> EvaluationResult:  # noqa: B008  (frozen)
     """Judge the champion (or another version) on labelled rows."""
+    run_names.require_own_store()
     resources.keep_imports()
     kept = parameters.model_dump(mode="json", exclude=PLACES)
     run = RunFolder.open(run_names.name_run_folder(f"evaluate-{parameters.name}"), kept)

@@ -13,6 +13,7 @@ def maintain(parameters: MaintainParameters = MaintainParameters()) -> dict[str,
 
     Old versions of names with a scheduled retrain are removed too. Returns the names of what was removed.
     """
+    run_names.require_own_store()
     removed, failure = housekeeping.maintain(parameters.keep)
     for kind, gone in removed.items():
         print(f"{kind} removed: {(', '.join(gone) if kind == 'versions' else len(gone)) or 'none'}")

@@ -14,6 +14,7 @@ from tasks.store.run_folder import RunFolder
 @flow(flow_run_name=run_names.name_runs(PredictParameters), log_prints=True, timeout_seconds=run_names.time_limit())
 def predict(parameters: PredictParameters = PredictParameters()) -> Prediction:  # noqa: B008  (frozen)
     """Label every row of the input with the champion (or another version)."""
+    run_names.require_own_store()
     devices.require(parameters.device)
     runtime.tell_device(parameters.device)
     resources.keep_imports()

@@ -30,6 +30,7 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
 
     The champion is the newest version that passed the gates, until somebody promotes another version or rolls back.
     """
+    run_names.require_own_store()
     parameters = tuning_result.take_found(parameters, is_told=True)
     own_data.require_same_kind(parameters)
     devices.require(parameters.training.device)

@@ -26,6 +26,7 @@ def tune(parameters: TuneParameters = TuneParameters()) -> TuneReport:  # noqa: 
 
     Nothing is kept or retrained if no trial is better than the previous settings.
     """
+    run_names.require_own_store()
     own_data.require_same_kind(parameters)
     devices.require(parameters.training.device)
     resources.keep_imports()

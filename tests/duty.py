@@ -30,21 +30,21 @@ def free_port() -> int:
 class Duty(Server):
     """A running ``gradmill up``, its API, and its command line."""
 
-    def __init__(self, artifacts: Path, settings: dict[str, str]) -> None:
+    def __init__(self, artifacts: Path, settings: dict[str, str], *options: str) -> None:
         self.artifacts, self.port = artifacts, free_port()
         self.ui = f"http://127.0.0.1:{self.port}"
         self.environment = os.environ | settings | {"GRADMILL_ARTIFACTS": str(artifacts)}
         for variable in ("DO_NOT_TRACK", "ORT_DISABLE_TELEMETRY"):  # gradmill sets them itself
             del self.environment[variable]
         self.lines: list[str] = []
-        self.up()
+        self.up(*options)
         kept = artifacts / ".prefect" / "credential"
         self.credential = os.environ.get("PREFECT_SERVER_API_AUTH_STRING") or kept.read_text().strip()
         self.api = api_client(f"{self.ui}/api", self.credential)
 
-    def up(self) -> None:
+    def up(self, *options: str) -> None:
         """Start it, and wait until it says that it is up."""
-        command = [GRADMILL, "up", "--port", str(self.port)]
+        command = [GRADMILL, "up", "--port", str(self.port), *options]
         with (self.artifacts.parent / "up.log").open("ab") as log:
             self.process = subprocess.Popen(
                 command, env=self.environment, stdout=subprocess.PIPE, stderr=log, text=True

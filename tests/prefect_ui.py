@@ -34,7 +34,8 @@ class Server:
 
     def set_schedule(self, name: str, **fields: Any) -> None:
         found = self.deployment(name)
-        path = f"/deployments/{found['id']}/schedules/{found['schedules'][0]['id']}"
+        ours = next(each for each in found["schedules"] if each["slug"])  # one added in the UI has none
+        path = f"/deployments/{found['id']}/schedules/{ours['id']}"
         (self.api.patch(path, json=fields) if fields else self.api.delete(path)).raise_for_status()
 
     def crons(self, name: str) -> dict[str, bool]:

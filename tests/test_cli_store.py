@@ -21,8 +21,7 @@ from fenced_blocks import blocks
 from flows import interrupt
 from store_state import champion, damage, point_to_what_is_there, seal_all
 from table_files import written
-from tasks.store import artifact_paths, locks, model_folder, pointer, schedules
-from tasks.store.schedules import Schedule, Schedules
+from tasks.store import artifact_paths, locks, model_folder, pointer
 
 pytestmark = pytest.mark.usefixtures("two_versions")
 NAME = "linear-regression"
@@ -114,7 +113,7 @@ def test_the_result_is_told_before_the_announcement_which_fails_no_command(
         told.append(capsys.readouterr().out)
         raise RuntimeError("an event\nthat nobody takes")
 
-    monkeypatch.setattr("flows.server.connection.use_service", fail)
+    monkeypatch.setattr("flows.server.connection.connect", fail)
     monkeypatch.setenv("GRADMILL_MIRROR", str(share := tmp_path / "share"))
     assert flows.cli.app.run(["rollback", NAME]) == 0
     assert told[0].startswith(f"{NAME}: 2 → 1, version 2 is held, mirror: up to date, frozen\n")
@@ -132,7 +131,7 @@ def test_the_result_is_told_before_the_announcement_which_fails_no_command(
 @pytest.mark.parametrize(
     ("at", "words"),
     [
-        ("flows.server.connection.use_service", "is held"),
+        ("flows.server.connection.connect", "is held"),
         ("tasks.store.mirror_sync.copy_champion", "was not updated; to do: gradmill"),
     ],
 )
@@ -260,6 +259,4 @@ def test_remove_deletes_a_name_with_its_runs_and_data_once_it_was_asked(artifact
     assert model_folder.list_versions("houses") == [1]
     assert answer("remove houses --yes")["versions"] == [1]
     assert [path for path in artifacts.rglob("*houses*") if "predict-houses" not in str(path)] == []
-    schedules.write(Schedules().with_schedule(Schedule(flow="retrain", name=NAME, cron="0 3 * * *", parameters={})))
-    refused(2, f"remove {NAME} --yes", f"gradmill unschedule retrain-{NAME}, then remove the name")
     assert all(path.exists() for path in others)

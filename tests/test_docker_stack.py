@@ -355,6 +355,7 @@ def test_a_backup_brings_history_and_models_back_to_a_machine_that_has_neither(s
     for command in ("gradmill verify", "--wait postgres"):
         stack.published(command)
     stack.run_on_host(published_command("pg_restore"))
+    stack.published("register --adopt")
     stack.published("up --detach$")
     assert history_and_models(stack) == before
     stack.assert_completes(stack.trigger("linear-weekly"))

@@ -25,7 +25,7 @@ from browsing import TIMEOUT, in_browser, open_tab
 from command_line import assert_clear
 from conftest import REPOSITORY
 from duty import Duty
-from flows.server import prefect_server, session, supervisor, up
+from flows.server import connection, prefect_server, session, supervisor
 from node_packages import node_modules
 from prefect_api import own_database
 from tasks.store import folders
@@ -86,7 +86,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UpServer]:
         ui = prefect_server.address(listener)
         ours = {"GRADMILL_ARTIFACTS": str(artifacts), "PREFECT_HOME": str(home), "PREFECT_API_URL": f"{ui}/api"}
         ours |= {"PREFECT_API_AUTH_STRING": KEY, "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "true"}
-        environment = up.SERVER_ENVIRONMENT | own_database() | dict(os.environ) | ours
+        environment = connection.SERVER_ENVIRONMENT | own_database() | dict(os.environ) | ours
         process = prefect_server.start(listener, KEY, environment, log)
         until = time.monotonic() + prefect_server.START_SECONDS
         assert prefect_server.wait_for_answer(f"{ui}/api", lambda: process.poll() is not None, until)

@@ -23,7 +23,7 @@ from store_state import seal_all
 from tasks.data.report import DataReport, Finding
 from tasks.parameters import RetrainParameters
 from tasks.records import GateVerdict, PublishedModel
-from tasks.store import artifact_paths, locks, model_folder, pointer, schedules, state
+from tasks.store import artifact_paths, housekeeping, locks, model_folder, pointer, state
 from tasks.store.page_rendering import Page, render_markdown
 from tasks.store.run_folder import RunFolder
 
@@ -146,8 +146,7 @@ def test_a_name_that_nothing_retrains_is_told_how_to_schedule_it_and_not_what_it
 ) -> None:
     assert "gradmill schedule houses --cron" in shown("houses")
     assert "gradmill skip" not in shown("houses")
-    nightly = schedules.Schedule(flow="retrain", name="houses", cron="0 3 * * *", parameters={})
-    schedules.write(schedules.Schedules().with_schedule(nightly))
+    housekeeping.Retention().write(artifact_paths.retention("houses"))
     assert "gradmill skip houses" in shown("houses")
 
 

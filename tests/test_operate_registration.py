@@ -19,9 +19,9 @@ from flows.server import alerts, api, registration, up
 from flows.server.status import describe
 from prefect_ui import NAMES, Server, edit
 from tasks.errors import EnvironmentProblem, UsageError
-from tasks.parameters import RetrainParameters, TuneParameters
+from tasks.parameters import RetrainParameters
 from tasks.stage import live_progress
-from tasks.store import artifact_paths, own_data, schedules, state
+from tasks.store import artifact_paths, housekeeping, identity, state
 
 ADDED = "15 12 24 12 *"  # of a schedule that somebody adds in the UI
 
@@ -93,7 +93,7 @@ def test_code_is_brought_up_to_date_and_what_somebody_set_stays(
     told = typed("register").stderr
     assert "softmax-nightly: changed pull_steps, tags\n" in told
     assert "evaluate: not on this server, gradmill register --reset evaluate makes it\n" in told
-    there["softmax-nightly"]["tags"] = ["mine", "gradmill"]  # our tag is what we find it by
+    there["softmax-nightly"]["tags"] = ["mine", "gradmill", identity.require().tag]  # what we find it by
     assert settings(ui) == there
     assert [ui.api.get(path).json()[field] for path, field in limits.items()] == [3, 3]
     for name in there:
@@ -232,7 +232,7 @@ CANNOT = {
     "schedule evaluate": "nothing to change of evaluate",
     "schedule linear-weekly --keep 3": "--keep of deployment linear-weekly",
     "unschedule softmax-nightly": "prefect.yaml declares softmax-nightly",
-    "unschedule boats": "expected: a scheduled name, and none is scheduled",
+    "unschedule boats": "no schedule of boats",
     "schedule linear-weekly nobody --cron '0 3 * * *'": "no model nobody",
     "schedule nobody --cron '0 3 * * *'": "nobody",
     "schedule houses": "",
@@ -245,8 +245,6 @@ CANNOT = {
     f"{NIGHTLY} --param lr=x": "lr",
     f"{NIGHTLY} --param training=5": "training",
     "schedule Houses --cron '0 3 * * *'": "Houses",
-    "schedule houses --tune --keep 3": "--keep",
-    "schedule houses --tune --on-drift": "--on-drift",
 }
 
 
@@ -256,15 +254,14 @@ def test_what_cannot_be_set_is_exit_2_and_changes_nothing(houses: Server) -> Non
     for command, found in CANNOT.items():
         refused(2, command, found)
     assert houses.list("deployments") == before
-    assert not artifact_paths.schedules().exists()
+    assert not artifact_paths.retention("houses").exists()
     with without_server():
-        refused(1, "pause softmax-nightly", "none is running")
+        refused(1, "pause softmax-nightly", "no gradmill up is running")
+        refused(2, "schedule softmax-nightly --cron '61 3 * * *'", "61 3")
 
 
 @pytest.mark.slow
-def test_a_schedule_is_a_deployment_that_is_left_as_somebody_sets_it_and_a_new_server_is_told_of_it(
-    houses: Server,
-) -> None:
+def test_a_schedule_is_a_deployment_that_is_left_as_somebody_sets_it(houses: Server) -> None:
     ui, name = houses, "retrain-houses"
     found = answer("schedule houses flats --cron '0 3 * * *' --timezone Europe/Berlin")
     assert [(each["deployment"], each["keep"]) for each in found["schedules"]] == [(name, 30), ("retrain-flats", 30)]
@@ -274,72 +271,84 @@ def test_a_schedule_is_a_deployment_that_is_left_as_somebody_sets_it_and_a_new_s
     ui.set_schedule(name, schedule={"cron": "1 1 * * *", "timezone": "UTC"})
     ui.add_schedule(name)
     set_there = {"parameters": {"name": "houses", "training": {"lr": 0.5}}}
-    ui.set(name, paused=True, tags=["gradmill", "mine"], parameters=set_there)
+    ui.set(name, paused=True, tags=["gradmill", identity.require().tag, "mine"], parameters=set_there)
     ui.remove("retrain-flats")
     there = settings(ui)
     told = said("schedule houses --keep 3 --param training.num_epochs=2")
-    assert f"at '1 1 * * *' (UTC) by deployment {name}, which is paused until gradmill resume" in told
+    assert f"at '1 1 * * *' (UTC), at '{ADDED}' (Europe/Lisbon) by deployment {name}, which is paused" in told
     registration.register()
     there[name]["parameters"] = {"parameters": {"name": "houses", "training": {"lr": 0.5, "num_epochs": 2}}}
     assert settings(ui) == there, "what somebody has set stays, and what somebody deletes stays deleted"
-    assert {each: kept.cron for each, kept in schedules.read().schedules.items()} == {name: "1 1 * * *"}
-    ui.forget()
-    registration.register()
-    assert (ui.crons(name), ui.deployment(name)["paused"]) == ({"1 1 * * *": True}, True)
+    assert housekeeping.Retention.read(artifact_paths.retention("houses")).keep == 3
     ui.set_schedule(name, active=False)
-    said("schedule houses --keep 4")
-    assert ui.crons(name) == {"1 1 * * *": False}, "one that is off stays so"
+    said("schedule houses --keep 4 --timezone Europe/Paris")
+    assert not ui.crons(name)["1 1 * * *"], "one that is off stays so"
     said("schedule houses --param training.lr=0.25 --cron '0 4 * * *'")
-    assert (ui.crons(name), asked(ui)["training"]["lr"]) == ({"0 4 * * *": True}, 0.25)
+    assert (ui.crons(name)["0 4 * * *"], asked(ui)["training"]["lr"]) == (True, 0.25)
+    refused(2, "remove houses --yes", f"gradmill unschedule {name}, then remove the name")
     ui.remove(name)
     registration.register()
-    assert named(ui) == set(NAMES), "also on a server that was told of it when it was new"
+    assert named(ui) == set(NAMES)
     said("schedule houses --cron '1 1 * * *'")
-    assert answer("unschedule houses")["removed_from_server"]
+    said("unschedule houses")
+    assert not artifact_paths.retention("houses").exists()
     registration.register()
     assert named(ui) == set(NAMES)
 
 
+PARAMETERS = {"name": "houses", "training": {"model": "linear-regression"}}
+
+
 @pytest.mark.slow
-def test_what_is_told_without_a_server_the_next_registration_tells_it(houses: Server) -> None:
-    said("schedule flats --cron '0 2 * * *'")
-    with without_server():
-        for name in ("houses", "flats"):
-            assert "no run begins until gradmill up is started" in said(f"schedule {name} --cron '0 4 * * *'")
-        said("pause flats")
-    registration.register()
-    assert houses.crons("retrain-houses") == houses.crons("retrain-flats") == {"0 4 * * *": True}
-    assert houses.deployment("retrain-flats")["paused"]
-    with without_server():
-        assert "the next gradmill up starts without it" in said("unschedule houses")
-        said("unschedule flats")
-        said("schedule flats --cron '0 5 * * *'")
-    registration.register()
-    assert named(houses) == {*NAMES, "retrain-flats"}
-    assert houses.crons("retrain-flats") == {"0 5 * * *": True}, "taken up again"
-    assert schedules.read().ended == {}
-
-
-def test_schedules_that_an_older_gradmill_has_written_are_read_and_its_server_keeps_what_is_set(
-    houses: Server,
+@pytest.mark.parametrize("is_one_document", [True, False], ids=["82fab8f3", "c692a25"])
+def test_schedules_of_an_older_gradmill_are_taken_over_once_and_what_is_set_on_its_server_stays(
+    houses: Server, is_one_document: bool
 ) -> None:
-    folder = artifact_paths.schedules().parent
+    folder = artifact_paths.schedules_of_before()
     (folder / "searches").mkdir(parents=True)
-    parameters = own_data.repeat_parameters("houses", {})
-    search = {field: parameters[field] for field in ("name", "training", "data")}
-    old = {"schema_version": 1, "name": "houses", "cron": "0 3 * * *", "timezone": "UTC", "parameters": parameters}
-    for place, more in (
-        ("houses", {"on_drift": True, "keep": 7}),
-        ("schedules", {"name": "schedules", "keep": 0}),
-        ("searches/houses", {"parameters": search}),
-    ):
-        (folder / f"{place}.json").write_text(json.dumps(old | more))
-    houses.forget()
+    old = {"schema_version": 1, "name": "houses", "cron": "0 3 * * *", "timezone": "UTC", "parameters": PARAMETERS}
+    if is_one_document:
+        known = old | {"flow": "retrain", "on_drift": True, "keep": 7, "active": True, "server": "theirs", "given": {}}
+        changed = known | {"name": "flats", "pending": ["paused", "time"], "paused": True, "cron": "0 5 * * *"}
+        deleted = known | {"flow": "tune", "pending": []}
+        schedules = {"retrain-houses": known, "retrain-flats": changed, "search-houses": deleted}
+        document = {"schema_version": 1, "schedules": schedules, "ended": {}}
+        (folder / "_schedules.json").write_text(json.dumps(document))
+    else:
+        (folder / "houses.json").write_text(json.dumps(old | {"on_drift": True, "keep": 7}))
+        (folder / "searches" / "houses.json").write_text(json.dumps(old))
+    if is_one_document:  # its server has them, but for one that somebody has deleted
+        away = folder.rename(folder.with_name("away"))
+        said("schedule houses flats --cron '2 2 * * *'")
+        away.rename(folder)
+        houses.api.patch("/variables/name/gradmill_registered", json={"value": "theirs"}).raise_for_status()
     registration.register()
-    assert {"retrain-houses", "search-houses"} <= named(houses)
-    assert on_drift(houses)
-    kept = schedules.read().of_flow("retrain")
-    assert (kept["houses"].keep, kept["schedules"].keep) == (7, 1)
+    assert not folder.exists()
+    assert housekeeping.Retention.read(artifact_paths.retention("houses")).keep == 7
+    if is_one_document:
+        assert houses.crons("retrain-houses") == {"2 2 * * *": True}, "as it is set there"
+        assert (houses.crons("retrain-flats"), houses.deployment("retrain-flats")["paused"]) == (
+            {"0 5 * * *": True},
+            True,
+        )
+        assert named(houses) == {*NAMES, "retrain-houses", "retrain-flats"}
+    else:
+        assert (houses.crons("retrain-houses"), on_drift(houses)) == ({"0 3 * * *": True}, True)
+        assert named(houses) == {*NAMES, "retrain-houses", "search-houses"}
+        said("unschedule search-houses")
+    houses.set("retrain-houses", paused=True)
+    registration.register()
+    assert houses.deployment("retrain-houses")["paused"]
+
+
+def test_a_damaged_document_of_schedules_stops_no_registration(
+    houses: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = artifact_paths.schedules_of_before()
+    folder.mkdir()
+    (folder / "_schedules.json").write_text("{")
+    assert registration.register() == NAMES
+    assert f"no schedule of {folder} is taken over" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -359,46 +368,27 @@ def test_drift_starts_a_retrain_once_it_is_asked_for_and_registering_leaves_it_o
     assert on_drift(ui), "asked for anew"
     said("schedule houses --no-on-drift")
     assert on_drift(ui) is None
-    artifact_paths.schedules().unlink()  # as where the artifacts were restored from before
-    said("schedule houses --on-drift")
-    assert on_drift(ui), "a deployment that is there and no time are no contradiction"
     said("unschedule houses")
     assert on_drift(ui) is None
 
 
 @pytest.mark.parametrize(
-    ("flow", "name", "is_started"),
-    [("predict", "houses", True), ("none", "houses", True), ("retrain", "houses", False), ("predict", "boats", False)],
+    ("flow", "name", "is_ours", "is_started"),
+    [
+        ("predict", "houses", True, True),
+        ("none", "houses", True, True),
+        ("retrain", "houses", True, False),
+        ("predict", "boats", True, False),
+        ("predict", "houses", False, False),
+    ],
 )
-def test_drift_of_the_name_starts_a_retrain_and_what_a_retrain_finds_starts_no_other(
-    flow: str, name: str, is_started: bool
+def test_drift_of_the_name_in_this_store_starts_a_retrain_and_what_a_retrain_finds_starts_no_other(
+    flow: str, name: str, is_ours: bool, is_started: bool
 ) -> None:
     trigger = alerts.load("retrain_on_drift", NAME="houses", DEPLOYMENT_ID=UUID(int=1)).trigger
     assert isinstance(trigger, EventTrigger)
     assert {"gradmill.drift", "gradmill.data"} <= trigger.expect
     assert isinstance(trigger.match, ResourceSpecification)
     labels = {"prefect.resource.id": live_progress.model_resource(name), live_progress.FLOW: flow}
+    labels |= {live_progress.STORE: identity.require().id if is_ours else "another"}
     assert trigger.match.matches(Resource(labels)) == is_started
-
-
-@pytest.mark.slow
-def test_a_search_is_scheduled_beside_the_retrains_of_its_name(houses: Server, home: Path) -> None:
-    found = answer("schedule houses --tune")
-    facts = {"cron": "0 2 1 * *", "timezone": "UTC", "deployment": "search-houses", "registered": True}
-    assert found == {"schema_version": 1, "name": "houses", "retrains_are_tuned": True} | facts
-    said(NIGHTLY)
-    told = said("schedule houses --tune --timezone Europe/Berlin --cron '0 4 1 * *'")
-    assert "do not use what is found: gradmill retrain" in told, "its retrains are scheduled without --tuned"
-    assert answer("schedule houses --tune")["cron"] == "0 4 1 * *", "what is not given again stays"
-    assert TuneParameters.model_validate(asked(houses, "search-houses")).training.seed == 1, "the champion's"
-    refused(2, "remove houses --yes", "gradmill unschedule search-houses retrain-houses, then remove the name")
-    assert "gradmill unschedule houses --tune ends the search" in said("unschedule houses")
-    declared = (home / "prefect.yaml").read_text()
-    (home / "prefect.yaml").write_text(declared[: declared.index("  - name: tune-monthly")])
-    refused(2, "register", "declares no deployment of the flow tune")
-    (home / "prefect.yaml").write_text(declared)
-    assert named(houses) == {*NAMES, "search-houses"}, "the search goes on"
-    said("unschedule search-houses")
-    assert named(houses) == set(NAMES), "nothing was forgotten meanwhile"
-    refused(2, "unschedule houses --tune", "no schedule that searches", "expected: a scheduled name")
-    answer("remove houses --yes")

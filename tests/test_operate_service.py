@@ -48,16 +48,16 @@ def test_commands_use_the_service_with_its_credential(alive: Any) -> None:
     credential, new = connection.find_credential()
     assert new
     alive(connection.make_service(API, own_credential=True))
-    with connection.use_service():
+    with connection.connect():
         assert (PREFECT_API_URL.value(), PREFECT_API_AUTH_STRING.value()) == (API, credential)
         assert PREFECT_FLOWS_HEARTBEAT_FREQUENCY.value() is None, "a run would wait for the end of their thread"
-    with temporary_settings({PREFECT_API_URL: API}), connection.use_service():
+    with temporary_settings({PREFECT_API_URL: API}), connection.connect():
         assert PREFECT_API_AUTH_STRING.value() == credential, "it is the same one"
-    with temporary_settings({PREFECT_API_URL: "http://prefect.example/api"}), connection.use_service() as found:
-        assert (found, PREFECT_API_URL.value()) == (None, "http://prefect.example/api")
+    with temporary_settings({PREFECT_API_URL: "http://prefect.example/api"}), connection.connect():
+        assert PREFECT_API_URL.value() == "http://prefect.example/api"
         assert PREFECT_FLOWS_HEARTBEAT_FREQUENCY.value(), "somebody may look for them there"
         assert not PREFECT_API_AUTH_STRING.value(), "a credential is shown to nobody else"
-    with temporary_settings({PREFECT_API_URL: API, PREFECT_API_AUTH_STRING: "my:own"}), connection.use_service():
+    with temporary_settings({PREFECT_API_URL: API, PREFECT_API_AUTH_STRING: "my:own"}), connection.connect():
         assert PREFECT_API_AUTH_STRING.value() == "my:own"
 
 

@@ -103,7 +103,8 @@ def test_the_last_judged_run_is_told_beside_a_newer_one_that_was_not(
 def test_every_skip_leaves_out_one_more_run_and_status_has_the_next_that_begins() -> None:
     skipped = []
     for _ in range(5):  # the server itself plans three
-        due, later = deployments.skip(WEEKLY)
+        with api.client() as client:
+            due, later = deployments.skip(client, WEEKLY)
         (each,) = [each for each in status.describe(state.read()).deployments if each.name == WEEKLY]
         assert (later, each.next_start) == (due + timedelta(days=7), later)
         skipped.append(due)

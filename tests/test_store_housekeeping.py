@@ -14,7 +14,7 @@ from command_line import answer, plant, typed
 from store_state import age_demotions, seal_all
 from tasks.errors import DataError
 from tasks.parameters import PredictParameters, RetrainParameters
-from tasks.store import artifact_paths, atomic, history, housekeeping, locks, model_folder, predictions, schedules
+from tasks.store import artifact_paths, atomic, history, housekeeping, locks, model_folder, predictions
 from tasks.store.housekeeping import prune_datasets, prune_predictions, prune_runs
 from tasks.store.record_base import FileRef
 from tasks.store.run_folder import RunFolder
@@ -266,15 +266,11 @@ def test_maintenance_prunes_scheduled_names_to_what_schedule_was_told_and_no_oth
     candidates[2].publish()
     age_demotions()
     assert housekeeping.prune_scheduled() == []
-    told = schedules.Schedules()
-    for name in ("never-trained", NAME):
-        facts: dict[str, Any] = {"flow": "retrain", "name": name, "cron": "0 3 * * *", "keep": 1, "parameters": {}}
-        told = told.with_schedule(schedules.Schedule(**facts))
-    schedules.write(told)
+    housekeeping.Retention(keep=1).write(artifact_paths.retention(NAME))
     assert housekeeping.prune_scheduled() == [f"{NAME}/1"]
     assert model_folder.list_versions(NAME) == [2, 3]
     assert history.list_changes(NAME)[-1].reason == "gradmill schedule --keep 1"
-    artifact_paths.schedules().write_text("{")
+    artifact_paths.retention(NAME).write_text("{")
     assert housekeeping.prune_scheduled() == []
-    assert "_schedules.json is not JSON" in capsys.readouterr().err
+    assert "retention.json is not JSON" in capsys.readouterr().err
     assert prune_runs(1) == []

@@ -38,7 +38,6 @@ EXIT_4 = {  # where something is missing in what was asked for; metrics say so o
     "history": {"history", "prune"},
     "job": set[str](),
     "run": set[str](),
-    "schedules": set[str](),
     "tuned": {"maintain"},
 }
 Documents = dict[str, Path]
@@ -77,14 +76,12 @@ def documents(two_versions: None, candidate: Contender) -> Documents:
         for number in (1, 2)
     ]
     keep_settings()
-    atomic.write_json(artifact_paths.schedules(), {"schema_version": 1})
     return {
         "champion": artifact_paths.champion(NAME),
         "manifest": artifact_paths.version(NAME, 1) / "manifest.json",
         "history": artifact_paths.history(NAME),
         "job": jobs[-1],
         "run": runs[-1],
-        "schedules": artifact_paths.schedules(),
         "tuned": artifact_paths.tuned(NAME),
     }
 

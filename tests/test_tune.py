@@ -24,7 +24,6 @@ import prepared_tables
 from candidate import Contender
 from command_line import GRADMILL, gradmill, refused, typed
 from documents import ask, load
-from flows.cli import schedule
 from flows.tune import tune
 from own_images import digits
 from store_state import keep_settings
@@ -303,7 +302,7 @@ def test_a_name_that_was_tuned_goes_on_so_until_told_otherwise(candidate: Conten
     assert (off.training.given_values.get("lr"), off.training.batch_size, off.found) == (None, 16, None)
     searched = own_data.repeat_parameters("mine", {"tuned": False}, with_found=True)["training"]
     assert searched["lr"] == 0.5, "a search starts there"
-    asked = schedule.ask_for(schedule.find_target("mine"), None, {"cron": "0 3 * * *"}, {}).parameters
+    asked = own_data.repeat_parameters("mine", {})
     keep_settings("mine", run="third", lr=0.125)
     assert tuning_result.take_found(RetrainParameters.model_validate(asked)).training.lr == 0.125, "the newest"
     artifact_paths.tuned("mine").write_text("{}")

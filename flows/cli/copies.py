@@ -54,24 +54,27 @@ def remove(
 
 
 def require_idle(name: str) -> None:
-    """Check that neither ``gradmill schedule`` nor an active schedule of a deployment on a server needs a name.
+    """Check that no deployment on the server of this store needs a name.
 
     Raises:
-        UsageError: one does.
+        UsageError: one does: that of its own retrains, or another with an active schedule.
     """
-    housekeeping.require_unscheduled(name)
-    with on_server(is_needed=False) as is_there:
-        if not is_there:
-            return
-        from flows.server import api, deployments
-        from flows.tags import MODEL_TAG
+    from flows.server import api, connection, deployments, registration
+    from flows.tags import MODEL_TAG
 
+    has_database = connection.has_database()
+    with on_server("database" if has_database else "nothing") as is_running:
+        if not (is_running or has_database):
+            return
         with api.client() as client:
+            registration.require_own(client)
             for each in deployments.list_deployments(client):
-                if MODEL_TAG + name in each.tags and deployments.longest_pause(each) is not None:
-                    action = f"gradmill pause {each.name}, then remove the name"
-                    found = f"{each.name} still runs for {name} on a schedule"
-                    raise UsageError(found, "a name that no schedule needs", action)
+                is_own = each.name in (f"retrain-{name}", f"search-{name}")
+                is_on = MODEL_TAG + name in each.tags and deployments.longest_pause(each) is not None
+                if is_own or is_on:
+                    end = f"gradmill {'unschedule' if is_own else 'pause'} {each.name}"
+                    found = f"{each.name} runs for {name} on a schedule"
+                    raise UsageError(found, "a name that no schedule needs", f"{end}, then remove the name")
 
 
 def maintain(given: Annotated[Given, MaintainParameters]) -> Answer:

@@ -25,14 +25,14 @@ from flows.cli.options import PORT, DeviceOption, OnlyModel, Param, nest_assignm
 from flows.server import environment
 from tasks.errors import EnvironmentProblem, GradmillError, UsageError, without_credentials
 from tasks.parameters import Device, is_name
-from tasks.store import artifact_paths, atomic, locks, mirror_sync, model_folder, state
+from tasks.store import artifact_paths, atomic, mirror_sync, model_folder, state
 
 if TYPE_CHECKING:
     from flows.doctor import Diagnosis
+    from flows.server.connection import Need
     from flows.server.status import Deployment, Status
     from flows.server.up import Operation
 
-NO_SERVER = ("a running server", "run gradmill up, name its folder with --artifacts, or set PREFECT_API_URL")
 MIRROR_SECONDS = 300  # between two attempts to bring the mirror up to date
 HOW_IT_ENDS = (
     "Ctrl-C stops all child processes; the next gradmill up continues with the same history; "
@@ -40,6 +40,10 @@ HOW_IT_ENDS = (
 )
 
 
+Adopt = Annotated[
+    bool,
+    typer.Option("--adopt", help="Take over the deployments of the store that this one was copied from, or replaces."),
+]
 STYLES = {"ok": "green", "note": "magenta", "problem": "bold red"}
 INDENT = 23  # of doctor's findings
 
@@ -50,6 +54,7 @@ def up(
     no_auth: Annotated[
         bool, typer.Option("--no-auth", help="Let every user of this machine start runs as you.")
     ] = False,
+    adopt: Adopt = False,
 ) -> None:
     """Run server, UI, worker and schedules on this machine until Ctrl-C; joins the server of PREFECT_API_URL if set.
 
@@ -62,7 +67,7 @@ def up(
 
     mirror_sync.find_destination()
     os.environ.pop("GRADMILL_MIRROR", None)  # it is saved: the worker's runs must not undo later changes
-    with operation(port, not no_auth) as running:
+    with operation(port, not no_auth, adopt) as running:
         document, text = _describe_operation(running)
         display.end()
         typer.echo("", err=True)  # separates the important lines from earlier ones
@@ -121,6 +126,7 @@ def register(
         list[str] | None,
         typer.Option(metavar="DEPLOYMENT", help="Set this deployment to its defaults; may be given several times."),
     ] = None,
+    adopt: Adopt = False,
 ) -> Answer:
     """Register work pool, deployments and automations with the server of gradmill up or PREFECT_API_URL.
 
@@ -129,7 +135,7 @@ def register(
     with on_server():
         from flows.server import registration
 
-        registered = registration.register(strictly=True, reset=reset or ())
+        registered = registration.register(strictly=True, reset=reset or (), adopt=adopt)
     return Answer({"deployments": registered}, f"registered: {', '.join(registered)}")
 
 
@@ -152,9 +158,11 @@ def trigger(
         return Answer(listing, lambda: print_table(("--param", "value", "what it is"), cells))
     parameters = nest_assignments(param or [])
     with on_server():
-        from flows.server import deployments, status
+        from flows.server import api, deployments, registration, status
 
-        run = deployments.trigger(deployment, parameters)
+        with api.client() as client:
+            registration.require_own(client)
+            run = deployments.trigger(client, deployment, parameters)
         document: dict[str, Any] = {
             "deployment": deployment,
             "run": run.name,
@@ -211,29 +219,14 @@ def read_failure(message: str, code: int, state: str) -> GradmillError:
 
 
 @contextmanager
-def on_server(is_needed: bool = True) -> Iterator[bool]:
-    """Connect to the server of PREFECT_API_URL, or to that of ``gradmill up`` on these artifacts.
-
-    Yields whether there is a server; it may be False only if none ``is_needed``.
-
-    Raises:
-        EnvironmentProblem: there is no server, or it is starting.
-    """
+def on_server(need: "Need" = "server") -> Iterator[bool]:
+    """Connect to the server of PREFECT_API_URL, or to that of ``gradmill up``; see ``connection.connect``."""
     display.wait("asking the server")
-    from prefect.settings import PREFECT_API_URL
-
     from flows.server import connection
 
-    with connection.use_service():
-        is_there = bool(PREFECT_API_URL.value())
-        if not is_there and locks.is_held(artifact_paths.up_lock()):
-            found = f"the gradmill up of {artifact_paths.root()} is starting, or ending"
-            raise EnvironmentProblem(found, "a running server", "try again when it has printed the address of its UI")
-        if not is_there and is_needed:
-            found = f"no gradmill up is running in {artifact_paths.root()}, and PREFECT_API_URL is not set"
-            raise EnvironmentProblem(found, *NO_SERVER)
+    with connection.connect(need) as is_running:
         try:
-            yield is_there
+            yield is_running
         finally:
             if "prefect.events.worker" in sys.modules:  # using a block, for example, emits events
                 connection.send_what_is_queued()

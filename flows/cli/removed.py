@@ -21,6 +21,8 @@ COMMANDS: dict[str, str] = {
     "restore": "restore artifacts/ with restic: see docs/backup.md",
 }
 OPTIONS: dict[tuple[str, str], str] = {  # by the command that had them
+    ("schedule", "--tune"): "run gradmill tune NAME from cron, or gradmill schedule tune-monthly --cron '0 2 1 * *'",
+    ("unschedule", "--tune"): "name the deployment: gradmill unschedule search-NAME",
     ("verify", "--public-key"): "run model_signing verify key: see docs/models.md, Attestation",
 }
 FORMS: dict[str, type[ParameterModel]] = {

@@ -1,4 +1,7 @@
-"""``gradmill schedule``, ``unschedule``, ``pause``, ``resume``, ``skip``: times and parameters of deployments."""
+"""``gradmill schedule``, ``unschedule``, ``pause``, ``resume``, ``skip``: times and parameters of deployments.
+
+All of it is on the server: that of ``up`` or PREFECT_API_URL, or else one of ``up`` that is started for the command.
+"""
 
 import json
 from collections.abc import Iterator
@@ -8,34 +11,40 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from flows.cli.errors import Answer
-from flows.cli.operate import NO_SERVER, on_server
+from flows.cli.operate import on_server
 from flows.cli.options import Param, nest_assignments
-from tasks.errors import EnvironmentProblem, UsageError
+from tasks.errors import UsageError
 from tasks.parameters import is_name
-from tasks.store import own_data, schedules
-from tasks.store.schedules import DEPLOYMENTS, Schedule, Schedules
+from tasks.store import artifact_paths, housekeeping, model_folder, own_data
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.responses import DeploymentResponse
 
-PENDING = {"cron": "time", "timezone": "time", "on_drift": "on_drift"}  # for each option, what a server must be told
-MONTHLY = "0 2 1 * *"  # of a search: an hour before the nightly retrains
 Argument = Annotated[str, typer.Argument(metavar="NAME|DEPLOYMENT", help="A model (its retrains) or a deployment.")]
 Arguments = Annotated[
     list[str], typer.Argument(metavar="NAME|DEPLOYMENT…", help="Models (their retrains) or deployments.")
 ]
-Tune = Annotated[
-    bool, typer.Option("--tune", help="The monthly search for its settings, which has a schedule of its own.")
-]
+OWN = ("retrain-", "search-")  # how deployments of names begin; those that search settings were made by 82fab8f3
 
 
-class ScheduleTarget(NamedTuple):
-    """The meaning of a command-line argument: a declared deployment, or the schedule of an own name."""
+class Target(NamedTuple):
+    """The deployment that an argument means, and the model of a name's retrains; None for other deployments."""
 
     deployment: str
-    flow: str
-    name: str | None  # the model of the schedule; None for a deployment that prefect.yaml declares
+    model: str | None
+
+
+class Server(NamedTuple):
+    """A server to change deployments on; ``is_running`` if it stays, and will start their runs."""
+
+    client: "SyncPrefectClient"
+    is_running: bool
+
+    @property
+    def consequence(self) -> str:
+        """When a change takes effect, in words."""
+        return "the server has been updated" if self.is_running else "no run begins until gradmill up is started"
 
 
 def schedule(
@@ -52,43 +61,123 @@ def schedule(
         int | None,
         typer.Option(metavar="N", min=1, help="How many of the newest versions stay \\[default: 30]."),
     ] = None,
-    tune: Tune = False,
     param: Param = None,
 ) -> Answer:
     """Retrain kept names on a schedule, on drift, or both, with their champions' models, data and options.
 
-    Options that are given replace earlier ones; everything else stays. A new server gets every schedule, and what you
-    change or delete in its UI stays so. --tune schedules a search for settings; retrains use them if the champion was
-    retrained with --tuned when they were scheduled.
+    Options that are given replace earlier ones; everything else stays as it is set on the server, by a command or in
+    its UI. Without a running server the change is made in the database of gradmill up, which takes some seconds.
 
     The command also changes a deployment's time and parameters for good, as in gradmill schedule predict-daily --param
     input=/data/today. gradmill register --reset predict-daily undoes this.
 
     Example: [bold]gradmill schedule houses --cron '0 3 * * *' --timezone Europe/Berlin[/]
     """
-    options = {"cron": cron, "timezone": timezone, "on_drift": on_drift, "keep": keep}
-    change = {option: value for option, value in options.items() if value is not None}
     if "" in (cron, timezone):
         found = "--cron or --timezone is empty"
         raise UsageError(found, "a value such as '0 3 * * *' or Europe/Berlin", "name one, or leave it out")
-    parameters = nest_assignments(param or [])
-    targets = [find_target(name, tune) for name in names]
-    for target in targets:
-        _check_change(target, change, parameters)
-    with _reach() as client:
-        return _merge([_describe(client, target, _change(client, target, change, parameters)) for target in targets])
+    change: dict[str, Any] = {"cron": cron, "timezone": timezone, "parameters": nest_assignments(param or [])}
+    if cron or timezone:
+        from flows.server.deployments import require_time
+
+        require_time(cron or "0 3 * * *", timezone or "UTC")
+    targets = [find_target(name) for name in names]
+    defaults = {target: _check_change(target, change, on_drift, keep) for target in targets}
+    with _reach() as server:
+        from flows.server import registration
+
+        known = {target: _find(server, target) for target in targets}
+        for target in targets:
+            if known[target] is None:
+                _require_new(target, cron, on_drift)
+        answers = []
+        for target in targets:
+            if (there := known[target]) is None:
+                spec = registration.spec_for_name(
+                    "retrain", str(target.model), defaults[target], cron, timezone or "UTC"
+                )
+                there = registration.create_deployment(server.client, spec)
+            else:
+                there = registration.change_deployment(server.client, there, **change)
+            facts = _set_own(server, target, there, on_drift, keep) if target.model else {}
+            answers.append(_describe(server, target, there, facts))
+    return _merge(answers)
 
 
-def _check_change(target: ScheduleTarget, change: dict[str, Any], parameters: dict[str, Any]) -> None:
-    """Check the change of one target before any is made."""
-    own_only = [f"--{option.replace('_', '-')}" for option in ("on_drift", "keep") if option in change]
-    if own_only and (target.name is None or target.flow != "retrain"):
-        found = f"{own_only[0]} of deployment {target.deployment}"
-        raise UsageError(found, "the retrains of a name", "leave it out")
-    if target.name is None and not (change or parameters):
+def _check_change(target: Target, change: dict[str, Any], on_drift: bool | None, keep: int | None) -> dict[str, Any]:
+    """Check what can be checked without a server; return the parameters of a new deployment, or of the declared one.
+
+    Raises:
+        UsageError: there is no such model, an option is not for this deployment, or its form refuses a parameter.
+        DataError: nothing says where the data of the model are.
+    """
+    from flows.server import deployments, registration
+
+    if target.model:
+        own = own_data.repeat_parameters(target.model, {})
+        own_data.leave_split_open(own["data"])
+        return deployments.merge_parameters(target.deployment, "flows.retrain.retrain", own, change["parameters"])
+    options = {"--on-drift": on_drift, "--keep": keep}
+    if wrong := [option for option, value in options.items() if value is not None]:
+        raise UsageError(f"{wrong[0]} of deployment {target.deployment}", "the retrains of a name", "leave it out")
+    if not any(change.values()):
         raise UsageError(f"nothing to change of {target.deployment}", "--cron, --timezone or --param", "give one")
-    if target.name is not None:
-        ask_for(target, schedules.read().schedules.get(target.deployment), change, parameters)
+    for spec in registration.read_declared(registration.find_home()):
+        if spec.name == target.deployment:
+            own = spec.parameters.get("parameters", {})
+            return deployments.merge_parameters(spec.name, spec.entrypoint, own, change["parameters"])
+    return {}
+
+
+def _require_new(target: Target, cron: str | None, on_drift: bool | None) -> None:
+    """Check that a deployment that is not on the server can be created: that of a name, with something to start it."""
+    if target.model is None:
+        raise _unknown(target)
+    if not (cron or on_drift):
+        found = f"nothing that would start a retrain of {target.model}"
+        raise UsageError(found, "--cron, --on-drift or both", "give one")
+
+
+def _set_own(
+    server: Server, target: Target, deployment: "DeploymentResponse", on_drift: bool | None, keep: int | None
+) -> dict[str, Any]:
+    """Set what only the retrains of a name have, and return it."""
+    from flows.server import alerts
+
+    model, path = str(target.model), artifact_paths.retention(str(target.model))
+    automation = alerts.load("retrain_on_drift", NAME=model, DEPLOYMENT_ID=deployment.id)
+    if on_drift is not None:
+        alerts.delete_on_drift(server.client, model)
+    if on_drift:
+        alerts.save(server.client, automation)
+    retention = housekeeping.Retention.find(path)
+    if keep or retention is None:
+        retention = housekeeping.Retention(keep=keep or 30)
+        retention.write(path)
+    is_on_drift = any(each.enabled for each in server.client.read_automations_by_name(automation.name))
+    return {"name": model, "on_drift": is_on_drift, "keep": retention.keep}
+
+
+def _describe(server: Server, target: Target, deployment: "DeploymentResponse", own: dict[str, Any]) -> Answer:
+    """The settings of a deployment as a document and in words."""
+    from flows.server.deployments import own_parameters
+
+    times, parameters, resume_it = (
+        _list_times(deployment),
+        own_parameters(deployment),
+        f"gradmill resume {target.deployment}",
+    )
+    document = {"deployment": target.deployment, "registered": server.is_running} | own
+    document |= {"schedules": times, "parameters": parameters, "paused": deployment.paused}
+    if target.model is None:
+        runs = f"is paused; after {resume_it} it runs" if deployment.paused else "runs"
+        text = f"{target.deployment} {runs} {_describe_times(times)} with {json.dumps(parameters)}"
+        return Answer(document, f"{text}: {server.consequence}")
+    when = [_describe_times(times)] if times or not own["on_drift"] else []
+    when += ["when it drifts"] if own["on_drift"] else []
+    paused = f", which is paused until {resume_it}" if deployment.paused else ""
+    text = f"{target.model} is retrained {' and '.join(when)} by deployment {target.deployment}{paused}"
+    return Answer(document, f"{text}: {server.consequence}")
 
 
 def _merge(answers: list[Answer]) -> Answer:
@@ -97,153 +186,34 @@ def _merge(answers: list[Answer]) -> Answer:
     return Answer({"schedules": [each.document for each in answers]}, "\n".join(str(each.text) for each in answers))
 
 
-def _change(
-    client: "SyncPrefectClient | None", target: ScheduleTarget, change: dict[str, Any], parameters: dict[str, Any]
-) -> "Schedule | DeploymentResponse":
-    """Change a deployment for good and return it afterwards: on the server, or in the document for the next ``up``.
-
-    A declared deployment exists only on the server. For an own name the document in artifacts/ is changed, after it was
-    updated with what is set on the server, if there is one.
-
-    Raises:
-        UsageError: there is no such name, deployment, time or parameter.
-        EnvironmentProblem: a declared deployment without a server; or the server does not accept the change.
-    """
-    from flows.server import deployments, registration
-
-    if target.name is None:
-        spec = registration.list_specs(Schedules())[target.deployment]
-        own = spec.parameters.get("parameters", {})
-        deployments.merge_parameters(target.deployment, spec.entrypoint, own, parameters)
-        if client is None:
-            raise EnvironmentProblem(f"{target.deployment} is set on a server, and none is running", *NO_SERVER)
-        there = deployments.find_deployment(client, target.deployment)
-        return registration.change_deployment(client, spec, there, parameters=parameters, **change)
-    with schedules.hold_lock():
-        told = schedules.read()
-        before = told.schedules.get(target.deployment)
-        server = registration.read_server_id(client) if client else None
-        if client and before and before.server == server:
-            found = registration.find(client, target.deployment, target.flow)
-            before = registration.read_back(before, found) if found else None  # it was deleted on the server
-        if "paused" not in change:
-            changed = ask_for(target, before, change, parameters)
-        elif before is not None:
-            changed = before.model_copy(update=change | {"pending": tuple({*before.pending, "paused"})})
-        else:
-            to_do = f"gradmill schedule {target.name} --cron"
-            raise UsageError(f"no schedule of {target.name}", "a scheduled name", to_do)
-        schedules.write(told.with_schedule(changed))
-        if client:
-            changed = registration.send_schedule(client, changed, server or "")
-            schedules.write(told.with_schedule(changed))
-    return changed
-
-
-def ask_for(
-    target: ScheduleTarget, before: Schedule | None, given: dict[str, Any], parameters: dict[str, Any]
-) -> Schedule:
-    """The requested schedule of a name; values that are not given stay as before.
-
-    Raises:
-        UsageError: there is no such name, time or parameter, or nothing would start a run.
-        DataError: nothing says where its data are.
-    """
-    from prefect.utilities.collections import deep_merge
-
-    from flows.server import deployments
-
-    name, is_search = str(target.name), target.flow == "tune"
-    facts: dict[str, Any] = before.model_dump() if before else {"given": {}, "pending": ["time"]}
-    if is_search and not before:
-        facts["cron"] = MONTHLY
-    facts |= given | {"given": deep_merge(facts["given"], parameters)}
-    again = own_data.repeat_parameters(name, {"tuned": False} if is_search else {}, with_found=is_search)
-    if is_search:
-        again = {field: again[field] for field in ("name", "training", "data")}
-    own_data.leave_split_open(again["data"])
-    entrypoint = f"flows.{target.flow}.{target.flow}"
-    facts["parameters"] = deployments.merge_parameters(target.deployment, entrypoint, again, facts["given"])
-    pending = {*facts["pending"], "parameters", *(PENDING[option] for option in given.keys() & PENDING)}
-    facts |= {"active": True} if "cron" in given else {}
-    asked = Schedule.model_validate(facts | {"name": name, "flow": target.flow, "pending": sorted(pending)})
-    if asked.cron:
-        deployments.require_time(asked.cron, asked.timezone)
-    elif not asked.on_drift:
-        found = f"nothing that would start a {target.flow} of {name}"
-        raise UsageError(found, "--cron, --on-drift or both", "give one")
-    return asked
-
-
-def _describe(
-    client: "SyncPrefectClient | None", target: ScheduleTarget, schedule: "Schedule | DeploymentResponse"
-) -> Answer:
-    """The result of ``schedule`` as a document and in words."""
-    from flows.server.deployments import own_parameters
-
-    times, document = _list_times(schedule), {"deployment": target.deployment, "registered": client is not None}
-    resume_it = f"gradmill resume {target.deployment}"
-    if not isinstance(schedule, Schedule):
-        now = own_parameters(schedule)
-        runs = f"is paused; after {resume_it} it runs" if schedule.paused else "runs"
-        text = f"{target.deployment} {runs} {_describe_times(times)} with {json.dumps(now)}: {_who_knows(client)}"
-        return Answer(document | {"schedules": times, "parameters": now, "paused": schedule.paused}, text)
-    document |= schedule.model_dump(include={"name", "cron", "timezone"})
-    when = [_describe_times(times)] if times or not schedule.on_drift else []
-    when += ["when it drifts"] if schedule.on_drift else []
-    paused = f", which is paused until {resume_it}" if schedule.paused else ""
-    knows = _who_knows(client) if client else "no run begins until gradmill up is started"
-    told = f"{' and '.join(when)} by deployment {target.deployment}{paused}: {knows}"
-    if target.flow == "retrain":
-        return Answer(
-            document | schedule.model_dump(include={"on_drift", "keep"}), f"{target.name} is retrained {told}"
-        )
-    retrains = schedules.read().of_flow("retrain").get(schedule.name)
-    is_tuned = retrains is None or bool(retrains.parameters.get("tuned"))
-    if not is_tuned:
-        again = f"gradmill retrain {target.name} --tuned, then gradmill schedule {target.name}"
-        told += f"\nits scheduled retrains do not use what is found: {again}"
-    return Answer(document | {"retrains_are_tuned": is_tuned}, f"settings are searched for {target.name} {told}")
-
-
-def unschedule(names: Arguments, tune: Tune = False) -> Answer:
+def unschedule(names: Arguments) -> Answer:
     """End the schedules of names; their versions and the results of their runs stay.
 
     Example: [bold]gradmill unschedule houses[/]
     """
-    targets = [find_target(name, tune) for name in names]
-    with _reach() as client:
-        return _merge([_unschedule(client, target) for target in targets])
+    targets = [find_target(name) for name in names]
+    for target in targets:
+        if not target.deployment.startswith(OWN):
+            to_do = (
+                f"gradmill pause {target.deployment}, or gradmill register --reset {target.deployment} for its defaults"
+            )
+            found = f"prefect.yaml declares {target.deployment}"
+            raise UsageError(found, "a name scheduled with gradmill schedule", to_do)
+    with _reach(is_new=False) as server:
+        from flows.server import registration
+
+        known = [_require(server, target) for target in targets]
+        for target, deployment in zip(targets, known, strict=True):
+            registration.delete(server.client, deployment)
+            if target.model:
+                artifact_paths.retention(target.model).unlink(missing_ok=True)
+    return _merge([_describe_end(target, server) for target in targets])
 
 
-def _unschedule(client: "SyncPrefectClient | None", target: ScheduleTarget) -> Answer:
-    from flows.server import registration
-
-    name, deployment, is_search = target.name, target.deployment, target.flow == "tune"
-    if name is None:
-        to_do = f"gradmill pause {deployment}, or gradmill register --reset {deployment} for its defaults"
-        raise UsageError(f"prefect.yaml declares {deployment}", "a name scheduled with gradmill schedule", to_do)
-    with schedules.hold_lock():
-        told = schedules.read()
-        goes_on = not is_search and DEPLOYMENTS["tune"].format(name) in told.schedules
-        hint = f"gradmill unschedule {name} --tune ends the search for its settings"
-        if deployment not in told.schedules:
-            known = sorted(told.of_flow(target.flow))
-            expected = f"one of: {', '.join(known)}" if known else "a scheduled name, and none is scheduled"
-            found = f"no schedule {'that searches settings for' if is_search else 'of'} {name}"
-            raise UsageError(found, expected, hint if goes_on else "see gradmill status")
-        schedules.write(told.remove(deployment, is_told=False))
-        if client:
-            registration.delete(client, deployment, target.flow)
-            schedules.write(told.remove(deployment, is_told=True))
-    done = (
-        f"settings are no longer searched for {name}" if is_search else f"{name} is no longer retrained on a schedule"
-    )
-    knows = (
-        "the server has been updated" if client else "no server is running, and the next gradmill up starts without it"
-    )
-    document = {"name": name, "removed_from_server": client is not None}
-    return Answer(document, f"{done}: {knows}" + (f"\n{hint}" if goes_on else ""))
+def _describe_end(target: Target, server: Server) -> Answer:
+    done = f"{target.model} is no longer retrained on a schedule" if target.model else f"{target.deployment} is deleted"
+    knows = "the server has been updated" if server.is_running else "the next gradmill up starts without it"
+    return Answer({"name": target.model, "deployment": target.deployment}, f"{done}: {knows}")
 
 
 def pause(name: Argument) -> Answer:
@@ -252,12 +222,10 @@ def pause(name: Argument) -> Answer:
     Example: [bold]gradmill pause houses[/]
     """
     target = find_target(name)
-    with _reach() as client:
-        _change(client, target, {"paused": True}, {})
-    document = {"deployment": target.deployment, "paused": True}
-    return Answer(
-        document, f"{target.deployment} is paused until gradmill resume {target.deployment}: {_who_knows(client)}"
-    )
+    with _reach(is_new=False) as server:
+        _set_paused(server, target, True)
+    text = f"{target.deployment} is paused until gradmill resume {target.deployment}: {server.consequence}"
+    return Answer({"deployment": target.deployment, "paused": True}, text)
 
 
 def resume(name: Argument) -> Answer:
@@ -266,12 +234,18 @@ def resume(name: Argument) -> Answer:
     Example: [bold]gradmill resume houses[/]
     """
     target = find_target(name)
-    with _reach() as client:
-        times = _list_times(_change(client, target, {"paused": False}, {}))
+    with _reach(is_new=False) as server:
+        times = _list_times(_set_paused(server, target, False))
     document = {"deployment": target.deployment, "paused": False, "schedules": times}
     runs = f"runs {_describe_times(times)} again" if times else "is no longer paused, but has no active schedule"
     hint = "" if times else f"\ngradmill schedule {target.deployment} --cron sets one"
-    return Answer(document, f"{target.deployment} {runs}: {_who_knows(client)}{hint}")
+    return Answer(document, f"{target.deployment} {runs}: {server.consequence}{hint}")
+
+
+def _set_paused(server: Server, target: Target, paused: bool) -> "DeploymentResponse":
+    from flows.server import registration
+
+    return registration.change_deployment(server.client, _require(server, target), paused=paused)
 
 
 def skip(name: Argument) -> Answer:
@@ -279,18 +253,18 @@ def skip(name: Argument) -> Answer:
 
     Example: [bold]gradmill skip houses[/]
     """
-    with on_server():
+    deployment = find_target(name).deployment
+    with _reach(is_new=False) as server:
         from flows.server import deployments
 
-        deployment = find_target(name).deployment
-        due, later = deployments.skip(deployment)
+        due, later = deployments.skip(server.client, deployment)
     then = f"the next is at {later:%Y-%m-%d %H:%M} UTC" if later else "no other is planned"
     document = {"deployment": deployment, "skipped": due.isoformat(), "next": later.isoformat() if later else None}
     return Answer(document, f"{deployment}: the run at {due:%Y-%m-%d %H:%M} UTC is left out; {then}")
 
 
-def find_target(word: str, tune: bool = False) -> ScheduleTarget:
-    """The target that a word means: a deployment, the deployment that retrains a model, or an own name's schedule.
+def find_target(word: str) -> Target:
+    """The target that a word means: a deployment, the one that retrains a model of the book, or that of an own name.
 
     Raises:
         UsageError: it is not a name, or more than one deployment retrains that model.
@@ -302,56 +276,65 @@ def find_target(word: str, tune: bool = False) -> ScheduleTarget:
         raise UsageError(
             f"{word} is not the name of a model", "lower-case letters a to z, digits and hyphens", "see gradmill models"
         )
-    flow, told = "tune" if tune else "retrain", schedules.read()
-    if own := told.schedules.get(word):  # the deployment of a schedule
-        if tune and own.flow != flow:
-            raise UsageError(f"{word} with --tune", "the name of a model", f"name {own.name}, or leave --tune out")
-        return ScheduleTarget(word, own.flow, own.name)
-    deployment = DEPLOYMENTS[flow].format(word)
-    if tune or deployment in told.schedules:
-        return ScheduleTarget(deployment, flow, word)
-    declared = registration.list_specs(Schedules()).values()
-    retraining = [each for each in declared if each.flow == flow and MODEL_TAG + word in each.tags]
-    found = [each for each in declared if each.name == word] or retraining
-    if len(found) > 1:
-        names = ", ".join(each.name for each in found)
-        raise UsageError(f"{word} is retrained by more than one deployment", f"one of: {names}", "name it")
-    return ScheduleTarget(found[0].name, found[0].flow, None) if found else ScheduleTarget(deployment, flow, word)
+    declared = registration.read_declared(registration.find_home())
+    retraining = [each.name for each in declared if each.flow == "retrain" and MODEL_TAG + word in each.tags]
+    meant = [each.name for each in declared if each.name == word] or retraining
+    if len(meant) > 1:
+        raise UsageError(f"{word} is retrained by more than one deployment", f"one of: {', '.join(meant)}", "name it")
+    if meant:
+        return Target(meant[0], None)
+    if word.startswith(OWN) and not model_folder.list_versions(word):
+        return Target(word, word.removeprefix(OWN[0]) if word.startswith(OWN[0]) else None)
+    return Target(OWN[0] + word, word)
 
 
-def _list_times(schedule: "Schedule | DeploymentResponse") -> list[dict[str, str]]:
+def _find(server: Server, target: Target) -> "DeploymentResponse | None":
+    from flows.server.deployments import list_deployments
+
+    return next((each for each in list_deployments(server.client) if each.name == target.deployment), None)
+
+
+def _require(server: Server, target: Target) -> "DeploymentResponse":
+    if found := _find(server, target):
+        return found
+    raise _unknown(target)
+
+
+def _unknown(target: Target) -> UsageError:
+    to_do = (
+        f"gradmill schedule {target.model} --cron" if target.model else f"gradmill register --reset {target.deployment}"
+    )
+    return UsageError(f"no schedule of {target.model or target.deployment}", "one that is on the server", to_do)
+
+
+def _list_times(deployment: "DeploymentResponse") -> list[dict[str, str]]:
     """The times at which active schedules of a deployment start runs."""
-    if isinstance(schedule, Schedule):
-        return [{"cron": schedule.cron, "timezone": schedule.timezone}] if schedule.cron and schedule.active else []
-    active = (each.schedule for each in schedule.schedules if each.active)
-    return [
+    active = (each.schedule for each in deployment.schedules if each.active)
+    times = [
         {"cron": getattr(each, "cron", str(each)), "timezone": getattr(each, "timezone", None) or "UTC"}
         for each in active
     ]
+    return sorted(times, key=lambda time: time["cron"])
 
 
 def _describe_times(times: list[dict[str, str]]) -> str:
     return ", ".join(f"at {each['cron']!r} ({each['timezone']})" for each in times) or "at no time"
 
 
-def _who_knows(client: "SyncPrefectClient | None") -> str:
-    """Whether the server has the document's changes, in words."""
-    return "the server has been updated" if client else "gradmill up will pass it on to its server"
-
-
 @contextmanager
-def _reach() -> "Iterator[SyncPrefectClient | None]":
-    """Connect to the server of PREFECT_API_URL or of ``gradmill up``; yield None without either.
+def _reach(is_new: bool = True) -> Iterator[Server]:
+    """Connect to the server of PREFECT_API_URL or of ``gradmill up``, or start the latter's for seconds.
 
-    Alerts are updated afterwards: the allowed time without success depends on schedules, and is unlimited during a
-    pause.
+    Without a database it is started only for what ``is_new``. Alerts are updated afterwards: the allowed time without
+    success depends on schedules, and is unlimited during a pause.
     """
-    with on_server(is_needed=False) as is_there:
-        if not is_there:
-            yield None
-            return
-        from flows.server import alerts, api
+    from flows.server import alerts, api, connection, registration
 
+    with on_server("database" if is_new or connection.has_database() else "server") as is_running:
         with api.client() as client:
-            yield client
+            record = registration.require_own(client)
+        if record is None or artifact_paths.schedules_of_before().is_dir():
+            registration.register()
+        with api.client() as client:
+            yield Server(client, is_running)
             alerts.update_alerts(client)

@@ -10,7 +10,7 @@ from prefect.runtime import flow_run
 from prefect.states import Failed
 
 from flows.tags import DRIFT_TAG, MODEL_TAG, REFUSED, VERDICT_TAG
-from tasks.errors import GateFailed
+from tasks.errors import GateFailed, UsageError
 from tasks.machine.settings import Settings
 from tasks.parameters import (
     EvaluateParameters,
@@ -19,6 +19,8 @@ from tasks.parameters import (
     RetrainParameters,
     TuneParameters,
 )
+from tasks.store import artifact_paths, identity
+from tasks.store.identity import STORE_TAG
 
 VERDICT = ": "  # between the initial name of a run and its outcome
 REPLACED_TAGS = (MODEL_TAG, VERDICT_TAG, DRIFT_TAG)  # by an outcome; a run may have changed its model, too
@@ -63,6 +65,23 @@ def time_limit() -> float | None:
     """The time limit of a run in seconds (GRADMILL_TIME_LIMIT); Prefect ends it as ``TimedOut``, a failure."""
     limit = Settings().time_limit
     return limit.total_seconds() if limit else None
+
+
+def require_own_store() -> None:
+    """Check that the deployment of this run belongs to this store, where each has an id.
+
+    Raises:
+        UsageError: it belongs to another: this worker would publish that store's models here.
+    """
+    ours = identity.find_id()
+    for tag in flow_run.tags or () if ours else ():
+        if tag.startswith(STORE_TAG) and tag != f"{STORE_TAG}{ours}":
+            raise UsageError(
+                f"a run of {tag} on a worker of the store {ours} in {artifact_paths.root()}",
+                "a run of this store's deployments",
+                "start the worker with GRADMILL_ARTIFACTS as that store has it; or take the deployments over here with "
+                "gradmill register --adopt",
+            )
 
 
 def with_seed(parameters: AsLearned) -> AsLearned:

@@ -1,8 +1,8 @@
 """The automations of a Prefect server: dead runs, retrains on drift, and alerts, which go to a notification block.
 
-They are declared in ``automations.yaml``. Each has a tag with a digest of what we wrote: one that somebody has edited
-no longer matches it, and is left alone. GRADMILL_NOTIFY names the block of the alerts, and ``none`` removes them;
-without it they are kept, so that nobody loses them by an ``up`` in another shell.
+They are declared in ``automations.yaml``. Each is created once and has a tag with a digest of what we wrote: one that
+somebody has edited no longer matches it, and is never changed again. GRADMILL_NOTIFY names the block of the alerts, and
+``none`` removes them; without it they are kept, so that nobody loses them by an ``up`` in another shell.
 """
 
 import hashlib
@@ -27,6 +27,7 @@ from flows.server import deployments
 from flows.tags import LOST_SLOT
 from tasks.errors import UsageError
 from tasks.machine.settings import Settings
+from tasks.store import identity
 
 FILE = Path(__file__).with_name("automations.yaml")
 PREFIX = "gradmill: "  # of the names of automations
@@ -35,8 +36,7 @@ NOTIFY = f"{PREFIX}notify of "  # the prefix of each alert's name
 RUNS = f"{NOTIFY}runs that fail or crash"
 GRACE = timedelta(hours=2)  # after the longest interval of a schedule
 HOURS = 26.0  # the default of GRADMILL_NOTIFY_AFTER
-# The last value of GRADMILL_NOTIFY_AFTER: in a tag or, until 2026-11-28, at the start of descriptions.
-AFTER = re.compile(r"(?:notify-after:|Of )([\d.e+]+)(?:$| hours \(GRADMILL_NOTIFY_AFTER\))")
+AFTER = re.compile(r"notify-after:([\d.e+]+)$")  # a tag with the last value of GRADMILL_NOTIFY_AFTER
 GENERAL_ALERTS = ("notify_of_runs", "notify_of_lost_runs", "notify_of_drift", "notify_of_disk")
 RETRAINED_BY = {"softmax-regression": "softmax-nightly", "linear-regression": "linear-weekly"}
 NONE = "none"
@@ -47,36 +47,39 @@ MAKE_ONE = (
 
 
 def load(kind: str, **words: object) -> AutomationCore:
-    """An automation of ``automations.yaml``, with ``words`` substituted."""
+    """An automation of ``automations.yaml``, with ``words`` and the id of the store substituted, and our tags."""
+    store = identity.require()
     text = json.dumps(yaml.safe_load(FILE.read_text(encoding="utf-8"))[kind])
-    as_json = {name: json.dumps(str(each))[1:-1] for name, each in words.items()}
-    return AutomationCore.model_validate_json(Template(text).substitute(as_json))
+    as_json = {name: json.dumps(str(each))[1:-1] for name, each in (words | {"STORE": store.id}).items()}
+    automation = AutomationCore.model_validate_json(Template(text).substitute(as_json))
+    return automation.model_copy(update={"tags": [*automation.tags, store.tag, _mark(automation)]})
 
 
-def update_automations(client: SyncPrefectClient, deployed: dict[str, UUID]) -> None:
-    """Update all automations except alerts and those of own names, for ``deployed`` deployments by name."""
+def create_automations(client: SyncPrefectClient, deployed: dict[str, UUID]) -> None:
+    """Create all automations except alerts, for ``deployed`` deployments by name; see ``save`` for those that exist."""
     save(client, load("crash"))
     for name, deployment in RETRAINED_BY.items():
         if deployment in deployed:
             save(client, load("retrain_the_book", NAME=name, DEPLOYMENT_ID=deployed[deployment]))
+    for deployment, deployment_id in deployed.items():
+        on_drift = load("retrain_on_drift", NAME=deployment.removeprefix("retrain-"), DEPLOYMENT_ID=deployment_id)
+        if deployment.startswith("retrain-") and client.read_automations_by_name(on_drift.name):
+            save(client, on_drift)
 
 
-def save(client: SyncPrefectClient, automation: AutomationCore, is_asked_for: bool = False) -> None:
-    """Create an automation, or update it if nobody has edited it; leave it on or off as it is.
+def save(client: SyncPrefectClient, automation: AutomationCore) -> None:
+    """Create an automation, or update it if its declaration has changed and nobody has edited it; leave it on or off.
 
-    Automations created by Gradmill before 2026-11-29 have no digest, so that edits cannot be detected: they are
-    overwritten only if ``is_asked_for``. An unchanged one is not touched, because an update makes the server forget
-    what it waits for, such as the next heartbeat of a run that died with the last ``up``.
+    An unchanged one is not touched, because an update makes the server forget what it waits for, such as the next
+    heartbeat of a run that died with the last ``up``.
     """
-    marked = automation.model_copy(update={"tags": [*automation.tags, _mark(automation)]})
     there = client.read_automations_by_name(automation.name)
     if not there:
-        client.create_automation(marked)
+        client.create_automation(automation)
         print(f"{automation.name}: created", file=sys.stderr)
-    elif _mark(there[0]) != _mark(automation):
-        is_of_before = not any(tag.startswith(MARK) for tag in there[0].tags)
-        if _mark(there[0]) in there[0].tags or (is_of_before and is_asked_for):
-            client.update_automation(there[0].id, marked.model_copy(update={"enabled": there[0].enabled}))
+    elif not set(automation.tags) <= set(there[0].tags):
+        if _mark(there[0]) in there[0].tags:
+            client.update_automation(there[0].id, automation.model_copy(update={"enabled": there[0].enabled}))
             print(f"{automation.name}: changed", file=sys.stderr)
         else:
             print(f"{automation.name}: edited on the server, left unchanged", file=sys.stderr)
@@ -121,7 +124,7 @@ def update_alerts(client: SyncPrefectClient, strictly: bool = False) -> None:
         block = _find_block(client, slug, strictly) if slug else None
         if (block := block or _goal(there)) is None:
             return
-        known = (AFTER.match(text) for each in there for text in (*each.tags, each.description))
+        known = (AFTER.match(tag) for each in there for tag in each.tags)
         hours = Settings().notify_after or next((float(text[1]) for text in known if text), HOURS)
         wanted = [load(kind, BLOCK=block, LOST_SLOT=LOST_SLOT) for kind in GENERAL_ALERTS]
         for each in deployments.list_deployments(client):
@@ -133,7 +136,7 @@ def update_alerts(client: SyncPrefectClient, strictly: bool = False) -> None:
             client.delete_automation(automation.id)
             print(f"{automation.name}: removed", file=sys.stderr)
     for alert in wanted:
-        save(client, alert, is_asked_for=bool(slug or Settings().notify_after))
+        save(client, alert)
 
 
 def alert_of_no_success(block: UUID, name: str, deployment: UUID, hours: float, within: timedelta) -> AutomationCore:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from flows.server import environment, prefect_server, supervisor
@@ -29,15 +29,27 @@ WHAT_TO_DO = "see server.log in artifacts/.prefect/, and whether PREFECT_API_AUT
 DRAIN_SECONDS = 5.0
 TELLING_SECONDS = 5.0
 SAID_AFTER_SECONDS = 3.0
+WAIT_SECONDS = 30.0  # for a command that uses the server's database for seconds
+NO_SERVER = ("a running server", "run gradmill up, name its folder with --artifacts, or set PREFECT_API_URL")
 TO_HAVE_ONE = "run gradmill up, or set PREFECT_API_URL"
 ONLY_LISTENERS = "only automations and services that wait for events miss it"
-TEMPORARY = prefect_server.ENVIRONMENT | {
+EPHEMERAL = {
     "PREFECT__SERVER_EPHEMERAL": "1",  # without the UI and most services
     # Our runs use no blocks; registering them would import every installed collection.
     "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
     "PREFECT_SERVER_MEMOIZE_BLOCK_AUTO_REGISTRATION": "false",
 }
+TEMPORARY = prefect_server.ENVIRONMENT | EPHEMERAL
+SERVER_ENVIRONMENT = prefect_server.ENVIRONMENT | {
+    "PREFECT_SERVER_UI_API_URL": "/api",  # independent of the port
+    "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",  # flow runs include their logs and artifacts
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(30 * 24 * 3600),  # seconds
+    # SQLite answers 503 while it writes: a due run retries for minutes instead of crashing after one.
+    "PREFECT_CLIENT_MAX_RETRIES": "10",
+}
 
+Need = Literal["nothing", "server", "database"]
 _is_temporary = ContextVar("_is_temporary", default=False)
 
 
@@ -141,23 +153,106 @@ def is_starting() -> bool:
 
 
 @contextmanager
-def use_service() -> Iterator[Service | None]:
-    """Point Prefect's settings to the service of these artifacts, if one runs and the user has configured no other API.
+def connect(need: Need = "nothing") -> Iterator[bool]:
+    """Point Prefect's settings to an API for the block; yield whether its server outlasts the block.
+
+    The API is the user's, if one is configured, or that of ``gradmill up`` on these artifacts. Without either,
+    ``database`` starts the server of ``up`` for the block, and ``nothing`` leaves the settings without an API.
 
     Raises:
-        DataError: the address of the service, or its credential, cannot be read.
+        EnvironmentProblem: there is no server, or it does not start.
+        DataError: the address or the credential of ``gradmill up`` cannot be read.
     """
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY
 
     configured = (PREFECT_API_URL.value() or "").rstrip("/")
     found = None if configured and PREFECT_API_AUTH_STRING.value() else find_service(quietly=bool(configured))
-    if found is None or configured not in ("", found.api_url):
-        yield None
-        return
-    # At its end a run waits up to a second for its heartbeat thread. For runs of commands ``up`` watches the lock on
-    # their folder instead; runs of the worker have their own settings.
-    with use_api(found.api_url, _find_credential_to_send(found), {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-        yield found
+    with ExitStack() as entered:
+        if found and configured in ("", found.api_url):
+            # At its end a run waits up to a second for its heartbeat thread. For runs of commands ``up`` watches the
+            # lock on their folder instead; runs of the worker have their own settings.
+            no_heartbeats = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+            entered.enter_context(use_api(found.api_url, _find_credential_to_send(found), no_heartbeats))
+        is_lasting = bool(PREFECT_API_URL.value())
+        if not is_lasting and need == "database":
+            entered.enter_context(_own_server())
+        elif not is_lasting and need == "server":
+            if locks.is_held(artifact_paths.up_lock()):
+                raise _busy()
+            found_none = f"no gradmill up is running in {artifact_paths.root()}, and PREFECT_API_URL is not set"
+            raise EnvironmentProblem(found_none, *NO_SERVER)
+        yield is_lasting
+
+
+def _busy() -> EnvironmentProblem:
+    found = f"the gradmill up of {artifact_paths.root()} is starting, or ending"
+    return EnvironmentProblem(found, "a running server", "try again when it has printed the address of its UI")
+
+
+# The server of ``gradmill up``, which one process at a time may run
+
+
+def has_database() -> bool:
+    """Whether a server of ``gradmill up`` may ever have run on these artifacts."""
+    return artifact_paths.database().exists() or bool(os.environ.get("PREFECT_SERVER_DATABASE_CONNECTION_URL"))
+
+
+@contextmanager
+def hold_up_lock() -> Iterator[None]:
+    """Keep other servers off these artifacts: two on one SQLite file would both schedule runs.
+
+    Raises:
+        TimeoutError: another process has been running a server here for ``WAIT_SECONDS``.
+    """
+    artifact_paths.make_root()
+    home = artifact_paths.prefect_home()
+    home.mkdir(exist_ok=True)
+    home.chmod(0o700)  # saved blocks and the credential are secret
+    busy = "another command is using the server's database; waiting for it"
+    with locks.hold_lock(artifact_paths.up_lock(), busy, SAID_AFTER_SECONDS, WAIT_SECONDS):
+        artifact_paths.service().unlink(missing_ok=True)  # left by a killed process
+        yield
+
+
+def server_environment() -> dict[str, str]:
+    """The environment of ``up``'s server and worker: their own Prefect folder below artifacts/, and settings."""
+    from prefect.settings import get_current_settings
+
+    profile = get_current_settings().to_environment_variables(exclude_unset=True, include_secrets=True)
+    ours = {
+        "PREFECT_HOME": str(artifact_paths.prefect_home()),
+        "GRADMILL_ARTIFACTS": str(artifact_paths.make_root()),
+    }
+    return SERVER_ENVIRONMENT | dict(os.environ) | profile | ours
+
+
+@contextmanager
+def _own_server() -> Iterator[None]:
+    """The server of ``up`` for one command: the same database, credential and settings, but no UI and no services.
+
+    Raises:
+        EnvironmentProblem: another process runs a server on these artifacts, or this one does not start.
+    """
+    from prefect.settings import PREFECT_SERVER_API_AUTH_STRING
+
+    with ExitStack() as entered:
+        try:
+            entered.enter_context(hold_up_lock())
+        except TimeoutError as error:
+            raise _busy() from error
+        key = PREFECT_SERVER_API_AUTH_STRING.value() or find_credential()[0]
+        log_path = artifact_paths.prefect_home() / "server.log"
+        log = entered.enter_context(log_path.open("ab"))
+        with prefect_server.listen(0) as listener:
+            process = prefect_server.start(listener, key, server_environment() | EPHEMERAL, log)
+            api_url = f"{prefect_server.address(listener)}/api"
+        entered.callback(supervisor.stop, process)  # the lock is held until the database is closed
+        until = time.monotonic() + prefect_server.START_SECONDS
+        if not prefect_server.wait_for_answer(api_url, lambda: process.poll() is not None, until):
+            found = f"no Prefect server answers at {api_url}"
+            raise EnvironmentProblem(found, "an answer to /health", f"see {log_path}")
+        entered.enter_context(use_api(api_url, key))
+        yield
 
 
 def _find_credential_to_send(service: Service) -> str | None:
@@ -266,17 +361,16 @@ def prefect_api(*modules: str) -> Iterator[None]:
         if not os.environ.get("PREFECT_API_URL") and not artifact_paths.service().exists():
             server = ahead.enter_context(temporary_server(key))  # during Prefect's own import
         environment.require_prefect()
-        from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY
+        from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY
 
-        found = entered.enter_context(use_service())
-        if PREFECT_API_URL.value():
+        if entered.enter_context(connect()):
             from flows.server.api import explain_faults
 
             ahead.close()  # not needed if a profile names another
             try:
                 _require_answer()
             except EnvironmentProblem as error:
-                if found is None:
+                if not is_configured():
                     raise
                 problem = (error.found, "an answer of gradmill up's server", WHAT_TO_DO)
                 raise EnvironmentProblem(*problem) from error
@@ -308,12 +402,10 @@ def send_model_event(event: str, name: str, payload: dict[str, Any]) -> None:
     with report_failure(f"note: the change is made, but its event {event} was not sent (", f"): {ONLY_LISTENERS}"):
         environment.hush_prefect()
         environment.require_prefect()
-        with use_service():
-            from prefect.settings import PREFECT_API_URL
-
+        with connect() as is_there:
             from tasks.stage import live_progress
 
-            if not PREFECT_API_URL.value():
+            if not is_there:
                 raise EnvironmentProblem("no Prefect server is running", "one that stays", TO_HAVE_ONE)
             _require_answer(TELLING_SECONDS)  # sending without an answer would be retried silently for a long time
             live_progress.emit_model_event(event, name, payload)

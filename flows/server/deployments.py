@@ -247,45 +247,43 @@ def find_first_runs(
     return found
 
 
-def trigger(deployment: str, parameters: dict[str, Any]) -> FlowRun:
+def trigger(client: SyncPrefectClient, deployment: str, parameters: dict[str, Any]) -> FlowRun:
     """Start a run of a deployment now; ``parameters`` replace some of its own.
 
     Raises:
         UsageError: there is no such deployment, or it does not take these parameters.
     """
-    with api.client() as client:
-        known = find_deployment(client, deployment)
-        wanted = merge_parameters(deployment, known.entrypoint, own_parameters(known), parameters)
-        try:
-            return client.create_flow_run_from_deployment(known.id, parameters={"parameters": wanted})
-        except HTTPStatusError as error:
-            if error.response.status_code not in (codes.CONFLICT, codes.UNPROCESSABLE_ENTITY):
-                raise
-            raise UsageError(
-                f"the server refuses these parameters: {error.response.json().get('detail', error)}",
-                "values that the deployment's form accepts",
-                SEE_THE_FORM.format(deployment),
-            ) from error
+    known = find_deployment(client, deployment)
+    wanted = merge_parameters(deployment, known.entrypoint, own_parameters(known), parameters)
+    try:
+        return client.create_flow_run_from_deployment(known.id, parameters={"parameters": wanted})
+    except HTTPStatusError as error:
+        if error.response.status_code not in (codes.CONFLICT, codes.UNPROCESSABLE_ENTITY):
+            raise
+        raise UsageError(
+            f"the server refuses these parameters: {error.response.json().get('detail', error)}",
+            "values that the deployment's form accepts",
+            SEE_THE_FORM.format(deployment),
+        ) from error
 
 
-def skip(deployment: str) -> tuple[datetime, datetime | None]:
+def skip(client: SyncPrefectClient, deployment: str) -> tuple[datetime, datetime | None]:
     """Cancel the next scheduled run; return its time, and that of the one after it (UTC).
 
     Raises:
         UsageError: no run is scheduled.
         EnvironmentProblem: the run has just begun.
     """
-    with api.client() as client:
-        known = find_deployment(client, deployment)
-        is_on = bool(_list_active(known)) and not known.paused
-        planned = _plan_runs(client, known) if is_on else []
-        if not planned:
-            reason = "none is planned" if is_on else "paused" if known.paused else "no active schedule"
-            raise UsageError(f"{deployment} has no upcoming run: {reason}", "a schedule", "see gradmill status")
-        if not leave_out(client, planned[0], f"left out by gradmill skip {deployment}"):
-            raise EnvironmentProblem(f"the run {planned[0].name} has begun", "one that waits", "cancel it in the UI")
-        moments = [run.expected_start_time for run in planned if run.expected_start_time]
-        return moments[0], moments[1] if moments[1:] else None
+    known = find_deployment(client, deployment)
+    is_on = bool(_list_active(known)) and not known.paused
+    planned = _plan_runs(client, known) if is_on else []
+    if not planned:
+        reason = "none is planned" if is_on else "paused" if known.paused else "no active schedule"
+        raise UsageError(f"{deployment} has no upcoming run: {reason}", "a schedule", "see gradmill status")
+    if not leave_out(client, planned[0], f"left out by gradmill skip {deployment}"):
+        raise EnvironmentProblem(f"the run {planned[0].name} has begun", "one that waits", "cancel it in the UI")
+    moments = [run.expected_start_time for run in planned if run.expected_start_time]
+    return moments[0], moments[1] if moments[1:] else None
 
 
 def _plan_runs(client: SyncPrefectClient, deployment: DeploymentResponse) -> list[FlowRun]:

@@ -1,8 +1,25 @@
-"""What a Prefect server needs before scheduled runs: pool, deployments, automations. All idempotent.
+"""What a Prefect server has of a store: pool, deployments and automations, and whose these are.
 
-A deployment is created once as declared, in ``prefect.yaml`` or by ``gradmill schedule``. Later registrations update
-what belongs to the code (entrypoint, pull steps, form) and keep everything else as somebody has set it; ``gradmill
-register --reset NAME`` restores the defaults.
+Only the server knows schedules. A deployment of ``prefect.yaml`` is created once by ``register``, that of a name by
+``gradmill schedule``. From then on it belongs to whoever sets it, in the UI or by a command. Its life, by how it stands
+on the server (across) and what is done (down):
+
+=================  ====================  ===================================  ====================
+..                 never created         there: as created, changed in the    deleted in the UI
+                                         UI, or paused
+=================  ====================  ===================================  ====================
+up, register       created if declared   its code is updated, nothing else    stays so, is named
+register --reset   created if declared   all of it as declared                created if declared
+schedule           created for a name    what an option names is set, and     created for a name
+                                         --cron switches it on
+unschedule         refused               deleted for a name, with its         refused
+                                         automation
+pause, resume      refused               paused; not paused                   refused
+trigger, skip      refused               a run is started; left out           refused
+=================  ====================  ===================================  ====================
+
+The names that were created once are in a variable of the server, with the store that all of it belongs to
+(``ServerRecord``). Code is the entrypoint, the pull steps and the form of the parameters.
 """
 
 import hashlib
@@ -14,8 +31,8 @@ import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
-from uuid import UUID, uuid4
+from typing import Any
+from uuid import UUID
 
 import yaml
 from httpx import HTTPStatusError, codes
@@ -25,9 +42,10 @@ from prefect.client.schemas.actions import (
     DeploymentScheduleCreate,
     DeploymentUpdate,
     VariableCreate,
+    VariableUpdate,
     WorkPoolCreate,
+    WorkPoolUpdate,
 )
-from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
@@ -42,22 +60,18 @@ from flows.server.deployments import (
     list_deployments,
     merge_parameters,
     own_parameters,
-    require_time,
 )
 from flows.tags import MODEL_TAG, TAG, UNSCHEDULED
-from tasks.errors import EnvironmentProblem, UsageError
+from tasks.errors import EnvironmentProblem, UsageError, without_credentials
 from tasks.machine.words import suggest_spelling
-from tasks.store import artifact_paths, schedules
-from tasks.store.schedules import Schedule, Schedules
+from tasks.store import artifact_paths, housekeeping, identity, locks, model_folder
+from tasks.store.identity import STORE_TAG, StoreIdentity
 
 POOL = "gradmill"
-REGISTERED = "gradmill_registered"  # a variable of a server on which all deployments were created once
-OF_BEFORE = "gradmill_registered_"  # the prefix of variables left by older versions
+REGISTERED = "gradmill_registered"  # a variable of the server
 REFUSALS = (codes.BAD_REQUEST, codes.NOT_FOUND, codes.CONFLICT, codes.UNPROCESSABLE_ENTITY)
-ABOUT = {
-    "retrain": "Retrains {0} as set by gradmill schedule; gradmill unschedule {0} ends it.",
-    "tune": "Searches settings for {0}; gradmill unschedule {0} --tune ends it.",
-}
+NAMES = {"retrain": "retrain-{}", "tune": "search-{}"}  # of the deployments of a name, by flow
+ABOUT = "Set by gradmill schedule {0}; gradmill unschedule {0} ends its retrains."
 SLUG = "scheduled"  # of the only schedule that gradmill schedule creates
 DEFAULTS: dict[str, Any] = {"enforce_parameter_schema": True, "paused": False}
 VARIABLE = re.compile(r"\{\{ *\$(\w+) *\}\}")  # an environment variable, in the notation of ``prefect deploy``
@@ -123,22 +137,6 @@ class DeclaredDeployment(DeploymentCreate):
         schema = describe_form(form or BaseModel)
         return {"entrypoint": self.entrypoint, "pull_steps": self.pull_steps, "parameter_openapi_schema": schema}
 
-    def for_schedule(self, schedule: Schedule) -> Self:
-        """The deployment of an own name, derived from this one, which has the same flow."""
-        timing = []
-        if schedule.cron:
-            when = CronSchedule(cron=schedule.cron, timezone=schedule.timezone)
-            timing = [DeploymentScheduleCreate(slug=SLUG, schedule=when, active=schedule.active)]
-        fields = {
-            "name": schedule.deployment,
-            "description": ABOUT[self.flow].format(schedule.name),
-            "tags": [TAG, self.flow, MODEL_TAG + schedule.name, *([] if schedule.cron else [UNSCHEDULED])],
-            "parameters": {"parameters": schedule.parameters},
-            "paused": schedule.paused,
-            "schedules": timing,
-        }
-        return self.model_copy(update=fields)
-
 
 def _nest_time(given: dict[str, Any]) -> dict[str, Any]:
     if "slug" not in given:
@@ -191,82 +189,131 @@ def read_declared(home: Path) -> list[DeclaredDeployment]:
         ) from error
 
 
-def list_specs(stored: Schedules) -> dict[str, DeclaredDeployment]:
-    """The deployments of ``prefect.yaml`` and those of ``gradmill schedule``, by name.
+def spec_for_name(
+    flow: str, name: str, parameters: dict[str, Any], cron: str | None, timezone: str = "UTC"
+) -> DeclaredDeployment:
+    """The deployment of a name, derived from the first one in ``prefect.yaml`` that has the same flow.
 
     Raises:
-        UsageError: ``prefect.yaml`` is missing or invalid, or lacks a flow that a schedule needs.
+        UsageError: ``prefect.yaml`` is missing or invalid, or declares none.
     """
-    declared = read_declared(home := find_home())
-    first = {each.flow: each for each in reversed(declared)}
-    for each in stored.schedules.values():
-        if each.flow not in first:
-            found = f"{home / 'prefect.yaml'} declares no deployment of the flow {each.flow}"
-            raise UsageError(found, f"one, since the schedule of {each.name} needs it", "declare it again")
-    own = [first[each.flow].for_schedule(each) for each in stored.schedules.values()]
-    return {each.name: each for each in [*declared, *own]}
+    home = find_home()
+    declared = next((each for each in read_declared(home) if each.flow == flow), None)
+    if declared is None:
+        found = f"{home / 'prefect.yaml'} declares no deployment of the flow {flow}"
+        raise UsageError(found, f"one, since the schedule of {name} needs it", "declare it again")
+    timing = []
+    if cron:
+        when = CronSchedule(cron=cron, timezone=timezone)
+        timing = [DeploymentScheduleCreate(slug=SLUG, schedule=when, active=True)]
+    fields = {
+        "name": NAMES[flow].format(name),
+        "description": ABOUT.format(name),
+        "tags": [TAG, flow, MODEL_TAG + name, *([] if cron else [UNSCHEDULED])],
+        "parameters": {"parameters": parameters},
+        "paused": False,
+        "schedules": timing,
+    }
+    return declared.model_copy(update=fields)
+
+
+# Whose a server is
+
+
+class ServerRecord(BaseModel):
+    """The variable ``REGISTERED`` of a server: the store that it belongs to, and what was created there once."""
+
+    store: str
+    place: str  # the path and the host of that store, in words
+    created: list[str]
+
+
+def require_own(client: SyncPrefectClient) -> ServerRecord | None:
+    """The record of a server; None if no store has registered there.
+
+    Raises:
+        UsageError: another store has, or this store is a copy of one.
+    """
+    record, ours = _read_record(client), identity.require()
+    if record and record.store != ours.id:
+        raise UsageError(
+            f"the deployments on {without_credentials(str(client.api_url))} belong to the store {record.store} in "
+            f"{record.place}",
+            f"a server for this store alone, which is {ours.id} in {ours.place}",
+            "use another server, or that store with --artifacts; --adopt of gradmill up or register takes them over",
+        )
+    return record
+
+
+def _read_record(client: SyncPrefectClient) -> ServerRecord | None:
+    variable = client.read_variable_by_name(REGISTERED)
+    return ServerRecord.model_validate(variable.value) if variable and isinstance(variable.value, dict) else None
 
 
 # Updating a server
 
 
-def register(strictly: bool = False, reset: Collection[str] = ()) -> list[str]:
-    """Create or update what the configured server lacks, and report changes; return the names of the deployments.
-
-    A server on which all deployments were created once takes precedence: settings made there stay, and deleted
-    deployments are not recreated. It receives schedules that were changed or ended without it.
+def register(strictly: bool = False, reset: Collection[str] = (), adopt: bool = False) -> list[str]:
+    """Create what the configured server lacks, and update code; report changes, and return the deployments' names.
 
     Args:
         strictly: fail if GRADMILL_NOTIFY names no block.
-        reset: deployments to restore to their declaration.
+        reset: declared deployments to restore to their declaration.
+        adopt: take over what belongs to another store, and give a copied store an id of its own.
 
     Raises:
-        UsageError: ``prefect.yaml`` is missing or invalid, or a name in ``reset`` is not declared.
+        UsageError: ``prefect.yaml`` is missing or invalid, a name in ``reset`` is not declared, or the server or this
+            folder belongs to another store.
         EnvironmentProblem: no server answers, or it does not accept a deployment.
-        DataError: the document of schedules is damaged.
     """
-    with schedules.hold_lock(), api.client() as client:
-        told = schedules.read()
-        wanted = list_specs(told)
-        for name in reset:
-            if name not in wanted:
-                to_do = suggest_spelling(name, wanted, "name one of these")
-                raise UsageError(f"no deployment {name} is declared", f"one of: {', '.join(wanted)}", to_do)
-        with suppress(ObjectAlreadyExists):
-            client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
-        known = read_server_id(client) if list_deployments(client) else None  # else it is new or was emptied
-        variable, left = client.read_variable_by_name(REGISTERED), Schedules()
-        server = str(variable.value) if variable else uuid4().hex
-        for name, spec in wanted.items():
-            schedule, there = told.schedules.get(name), find(client, name, spec.flow)
-            is_asked_for = name in reset or (schedule is not None and "time" in schedule.pending)
-            if not there and not is_asked_for and known and (schedule is None or schedule.server == known):
-                again = f"schedule {schedule.name} --cron" if schedule else f"register --reset {name}"
-                print(f"{name}: not on this server, gradmill {again} makes it", file=sys.stderr)
-                continue
-            if name in reset if there else schedule is None:
-                _create_deployment(client, spec, "reset" if there else "created")
-            elif there:
-                tags = {} if TAG in there.tags else {"tags": [*there.tags, TAG]}  # we find deployments by this tag
-                _update_deployment(client, spec, there, tags)
-            if schedule:
-                left = left.with_schedule(send_schedule(client, schedule, server))
-        for name, flow in told.ended.items():
-            delete(client, name, flow)
-        deployed = {each.name: each.id for each in list_deployments(client)}
-        alerts.update_automations(client, deployed)
+    declared = {each.name: each for each in read_declared(find_home())}
+    for name in reset:
+        if name not in declared:
+            to_do = suggest_spelling(name, declared, "name one of these; gradmill schedule sets those of your names")
+            raise UsageError(f"no deployment {name} is declared", f"one of: {', '.join(declared)}", to_do)
+    store = identity.require(adopt)
+    changing = "another command is changing schedules; waiting for it"
+    with locks.hold_lock(artifact_paths.locks() / "schedules", changing), api.client() as client:
+        record = _read_record(client) if adopt else require_own(client)
+        variable = client.read_variable_by_name(REGISTERED)
+        is_of_82fab8f3 = variable is not None and record is None  # it created everything, and its value is an id
+        created = record.created if record else [*declared] * is_of_82fab8f3
+        _update_pool(client, store)
+        for name, spec in declared.items():
+            there = find(client, name, spec.flow)
+            if name in reset or (there is None and name not in created):
+                create_deployment(client, spec, "reset" if there else "created")
+            elif there is None:
+                print(f"{name}: not on this server, gradmill register --reset {name} makes it", file=sys.stderr)
+            else:
+                _update_code(client, spec, there, store.tag)
+        _take_over(client, str(variable.value) if variable and is_of_82fab8f3 else None)
+        flows_declared = {spec.flow: spec for spec in reversed(declared.values())}
+        deployed = list_deployments(client)
+        for there in deployed:
+            flow = (there.entrypoint or "").rpartition(".")[2]
+            if there.name not in declared and flow in flows_declared:
+                _update_code(client, flows_declared[flow], there, store.tag)
+        alerts.create_automations(client, {each.name: each.id for each in deployed})
+        names = sorted({*created, *declared})
+        value = ServerRecord(store=store.id, place=store.place, created=names).model_dump()
         if variable is None:
-            client.create_variable(VariableCreate(name=REGISTERED, value=server))
+            client.create_variable(VariableCreate(name=REGISTERED, value=value))
+        elif variable.value != value:
+            client.update_variable(VariableUpdate(name=REGISTERED, value=value))
         alerts.update_alerts(client, strictly)
-        schedules.write(left)
-    return sorted(deployed)
+    return sorted(each.name for each in deployed)
 
 
-def read_server_id(client: SyncPrefectClient) -> str | None:
-    """The server's id, which is stored once all deployments have been made; None if that was never finished."""
-    if variable := client.read_variable_by_name(REGISTERED):
-        return str(variable.value)
-    return OF_BEFORE if any(each.name.startswith(OF_BEFORE) for each in client.read_variables(200)) else None
+def _update_pool(client: SyncPrefectClient, store: StoreIdentity) -> None:
+    """Create the work pool with the store in its description, or update that unless somebody has written another."""
+    description = f"{store.tag} in {store.place}"
+    try:
+        client.create_work_pool(WorkPoolCreate(name=POOL, type="process", description=description))
+    except ObjectAlreadyExists:
+        known = client.read_work_pool(POOL).description or STORE_TAG
+        if known.startswith(STORE_TAG) and known != description:
+            client.update_work_pool(POOL, WorkPoolUpdate(description=description))
 
 
 def find(client: SyncPrefectClient, name: str, flow: str) -> DeploymentResponse | None:
@@ -276,155 +323,192 @@ def find(client: SyncPrefectClient, name: str, flow: str) -> DeploymentResponse 
     return None
 
 
-def delete(client: SyncPrefectClient, name: str, flow: str) -> None:
-    """Delete a deployment that no schedule needs any more, and its automations; results of its runs are kept."""
-    if flow == "retrain":
-        alerts.delete_on_drift(client, name.removeprefix("retrain-"))
-    with suppress(ObjectNotFound):
-        client.delete_deployment(client.read_deployment_by_name(f"{flow}/{name}").id)
-
-
-def _create_deployment(client: SyncPrefectClient, spec: DeclaredDeployment, done: str = "created") -> UUID:
-    """Create a deployment as declared; an existing one loses other settings, and added schedules."""
-    fields = spec.model_dump(mode="json", exclude_unset=True, exclude={"flow_id", "name", "schedules"})
-    fields |= spec.code_of(spec.parameters)
-    with _refusals_explained(spec.name):
-        flow = client.create_flow_from_name(spec.flow)
-        made = client.create_deployment(flow, spec.name, schedules=spec.schedules, **fields)
-    print(f"{spec.name}: {done}", file=sys.stderr)
-    return made
-
-
-def _find_timing(deployment: DeploymentResponse, slug: str | None) -> DeploymentSchedule | None:
-    return next((each for each in deployment.schedules if each.slug == slug), None)
-
-
-def _update_deployment(
-    client: SyncPrefectClient,
-    spec: DeclaredDeployment,
-    there: DeploymentResponse,
-    fields: dict[str, Any],
-    timing: DeploymentScheduleCreate | None = None,
-) -> DeploymentResponse:
-    """Update the fields that only Gradmill sets and those that are given; keep all others.
-
-    An unchanged deployment is not touched, because an update plans its runs again. After a change of time that is
-    wanted: the server may have planned with the old one.
+def create_deployment(client: SyncPrefectClient, spec: DeclaredDeployment, done: str = "created") -> DeploymentResponse:
+    """Create a deployment as declared; an existing one loses other settings, and added schedules.
 
     Raises:
         EnvironmentProblem: the server does not accept it.
     """
-    wanted = spec.code_of(fields.get("parameters", there.parameters or {})) | fields
-    changed = {name: value for name, value in wanted.items() if getattr(there, name) != value}
-    if not changed and timing is None:
-        return there
-    with _refusals_explained(there.name):
-        if timing and (known := _find_timing(there, timing.slug)):
-            client.update_deployment_schedule(there.id, known.id, timing.active, timing.schedule)
-        elif timing:
-            client.create_deployment_schedules(there.id, [timing])
-        client.update_deployment(there.id, DeploymentUpdate(**changed))
-    print(f"{there.name}: changed {', '.join([*changed, *(['schedule'] if timing else [])])}", file=sys.stderr)
-    return client.read_deployment(there.id)
+    fields = spec.model_dump(mode="json", exclude_unset=True, exclude={"flow_id", "name", "schedules", "tags"})
+    fields |= spec.code_of(spec.parameters)
+    tags = [*spec.tags, identity.require().tag]
+    with _refusals_explained(spec.name):
+        flow = client.create_flow_from_name(spec.flow)
+        made = client.create_deployment(flow, spec.name, schedules=spec.schedules, tags=tags, **fields)
+    print(f"{spec.name}: {done}", file=sys.stderr)
+    return client.read_deployment(made)
+
+
+def _update_code(
+    client: SyncPrefectClient, spec: DeclaredDeployment, there: DeploymentResponse, store_tag: str
+) -> None:
+    """Update the fields that only Gradmill sets, with our tags among them; keep all others.
+
+    An unchanged deployment is not touched, because an update plans its runs again.
+
+    Raises:
+        EnvironmentProblem: the server does not accept it.
+    """
+    others = [tag for tag in there.tags if not tag.startswith(STORE_TAG) or tag == store_tag]
+    tags = [*others, *(tag for tag in (TAG, store_tag) if tag not in others)]
+    wanted = spec.code_of(there.parameters or {}) | {"tags": tags}
+    changed = {field: value for field, value in wanted.items() if getattr(there, field) != value}
+    if changed:
+        with _refusals_explained(there.name):
+            client.update_deployment(there.id, DeploymentUpdate(**changed))
+        print(f"{there.name}: changed {', '.join(changed)}", file=sys.stderr)
 
 
 def change_deployment(
     client: SyncPrefectClient,
-    spec: DeclaredDeployment,
     deployment: DeploymentResponse,
     *,
     cron: str | None = None,
     timezone: str | None = None,
     parameters: dict[str, Any] | None = None,
-    are_all: bool = False,
     paused: bool | None = None,
 ) -> DeploymentResponse:
     """Change the given settings of a deployment for good, and return it afterwards; all others are kept.
 
-    A time applies to the schedule that we declare, or to a new one; a cron also activates it.
+    A time applies to the schedule with a slug, which is ours, or to a new one; a cron also activates it.
 
     Args:
         client: a client of the server.
-        spec: its declaration.
         deployment: the deployment on the server.
         cron: five fields.
         timezone: the time zone of the cron.
         parameters: values to merge into the present ones, ``{"name": …}``.
-        are_all: replace the present parameters instead.
         paused: whether its schedules start no runs.
 
     Raises:
-        UsageError: the time is invalid, or its form does not accept these parameters.
+        UsageError: there is no cron for a time zone, or the form does not accept these parameters.
         EnvironmentProblem: the server does not accept them.
     """
     fields: dict[str, Any] = {} if paused is None else {"paused": paused}
-    timing = None
     if parameters:
-        own = {} if are_all else own_parameters(deployment)
+        own = own_parameters(deployment)
         merged = merge_parameters(deployment.name, deployment.entrypoint, own, parameters)
         fields["parameters"] = {"parameters": merged}
-    if cron or timezone:
-        slug = spec.schedules[0].slug if spec.schedules else SLUG
-        before = _find_timing(deployment, slug)
-        old = before.schedule if before and isinstance(before.schedule, CronSchedule) else None
-        time, zone = cron or (old and old.cron), timezone or (old and old.timezone) or "UTC"
-        if not time:
-            found = f"{deployment.name} has no cron to which {timezone} could apply"
-            raise UsageError(found, "--cron", "give both")
-        require_time(time, zone)
-        is_active = cron is not None or (before is not None and before.active)
-        when = CronSchedule(cron=time, timezone=zone)
-        timing = DeploymentScheduleCreate(slug=slug, schedule=when, active=is_active)
-        fields["tags"] = [each for each in deployment.tags if each != UNSCHEDULED]
-    return _update_deployment(client, spec, deployment, fields, timing)
+    with _refusals_explained(deployment.name):
+        if cron or timezone:
+            _change_time(client, deployment, cron, timezone)
+            fields["tags"] = [tag for tag in deployment.tags if tag != UNSCHEDULED]
+        if fields:  # after the time: the server may have planned with the old one, and an update plans again
+            client.update_deployment(deployment.id, DeploymentUpdate(**fields))
+    return client.read_deployment(deployment.id)
 
 
-def send_schedule(client: SyncPrefectClient, schedule: Schedule, server: str) -> Schedule:
-    """Send the pending changes of a schedule to a server, and return the schedule as it is then set there.
+def _change_time(
+    client: SyncPrefectClient, deployment: DeploymentResponse, cron: str | None, timezone: str | None
+) -> None:
+    known = next((each for each in deployment.schedules if each.slug), None)
+    before = known.schedule if known and isinstance(known.schedule, CronSchedule) else None
+    if cron is None and before is None:
+        found = f"{deployment.name} has no cron to which {timezone} could apply"
+        raise UsageError(found, "--cron", "give both")
+    zone = timezone or (before and before.timezone) or "UTC"
+    when = CronSchedule(cron=cron or (before and before.cron), timezone=zone)
+    if known:
+        client.update_deployment_schedule(deployment.id, known.id, known.active or cron is not None, when)
+    else:
+        new = DeploymentScheduleCreate(slug=SLUG, schedule=when, active=True)
+        client.create_deployment_schedules(deployment.id, [new])
 
-    Parameters that somebody has set there stay, except those set by ``--param``.
+
+# Schedules as 82fab8f3 and c692a25 kept them in artifacts/schedules/
+
+
+class _OldSchedule(BaseModel):
+    """A schedule of a name, with its changes that no server had when they were made (``pending``)."""
+
+    flow: str = "retrain"
+    name: str
+    cron: str | None = None
+    timezone: str = "UTC"
+    active: bool = True
+    on_drift: bool = False
+    keep: int = 30
+    paused: bool = False
+    parameters: dict[str, Any]
+    given: dict[str, Any] = {}
+    server: str = ""
+    pending: list[str] = []
+
+
+class _OldSchedules(BaseModel):
+    schedules: dict[str, _OldSchedule] = {}
+    ended: dict[str, str] = {}  # the flows of deployments that a server may still have
+
+
+def _read_old_schedules(folder: Path) -> _OldSchedules:
+    """The one document of 82fab8f3, or the files of c692a25, one for each schedule.
+
+    Raises:
+        ValueError: one of them is damaged.
+    """
+    if (document := folder / "_schedules.json").exists():
+        return _OldSchedules.model_validate_json(document.read_bytes())
+    old = _OldSchedules()
+    for flow, pattern in (("retrain", "*.json"), ("tune", "searches/*.json")):
+        for path in folder.glob(pattern):
+            schedule = _OldSchedule.model_validate_json(path.read_bytes())
+            old.schedules[NAMES[flow].format(path.stem)] = schedule.model_copy(update={"flow": flow})
+    return old
+
+
+def _take_over(client: SyncPrefectClient, server: str | None) -> None:
+    """Bring what artifacts/schedules/ has to a server, once; what is set or was deleted there stays.
+
+    A folder that cannot be read is reported, and left.
 
     Args:
         client: a client of the server.
-        schedule: the wanted schedule.
-        server: the id of the server.
-
-    Raises:
-        EnvironmentProblem: the server does not accept it.
+        server: the id that 82fab8f3 gave it, if it did.
     """
-    spec, sent = list_specs(Schedules().with_schedule(schedule))[schedule.deployment], schedule.sent
-    there = find(client, spec.name, spec.flow)
-    is_new = there is None
-    if there is None:
-        there, sent = client.read_deployment(_create_deployment(client, spec)), schedule.parameters
-    elif schedule.pending:
-        wanted: dict[str, Any] = {"paused": schedule.paused} if "paused" in schedule.pending else {}
-        if "time" in schedule.pending and schedule.cron:  # without a new cron an inactive schedule stays inactive
-            wanted |= {"cron": schedule.cron if schedule.active else None, "timezone": schedule.timezone}
-        if "parameters" in schedule.pending:
-            is_ours = own_parameters(there) in (schedule.sent, schedule.parameters)
-            wanted |= {"parameters": schedule.parameters if is_ours else schedule.given, "are_all": is_ours}
-            sent = schedule.parameters if is_ours else sent
-        there = change_deployment(client, spec, there, **wanted)
-    if schedule.flow == "retrain" and (is_new or "on_drift" in schedule.pending):
-        alerts.delete_on_drift(client, schedule.name)
-    if schedule.on_drift:
-        alerts.save(client, alerts.load("retrain_on_drift", NAME=schedule.name, DEPLOYMENT_ID=there.id))
-    if not is_new and not schedule.pending and schedule.server not in ("", server):  # another server takes precedence
-        return schedule
-    return read_back(schedule, there).model_copy(update={"sent": sent, "server": server, "pending": ()})
+    folder = artifact_paths.schedules_of_before()
+    if not folder.is_dir():
+        return
+    try:
+        old = _read_old_schedules(folder)
+    except (ValueError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        print(f"no schedule of {folder} is taken over: {reason}; correct or remove it", file=sys.stderr)
+        return
+    for schedule in old.schedules.values():
+        if not model_folder.list_versions(schedule.name):
+            continue
+        spec = spec_for_name(schedule.flow, schedule.name, schedule.parameters, schedule.cron, schedule.timezone)
+        there, pending = find(client, spec.name, spec.flow), {*schedule.pending}
+        if there is None and ("time" in pending or not server or schedule.server != server):
+            timing = [each.model_copy(update={"active": schedule.active}) for each in spec.schedules or ()]
+            there = create_deployment(client, spec.model_copy(update={"paused": schedule.paused, "schedules": timing}))
+            pending = {"on_drift"}
+        if there is None:
+            continue
+        if pending - {"on_drift"}:
+            change_deployment(
+                client,
+                there,
+                cron=schedule.cron if "time" in pending else None,
+                timezone=schedule.timezone if "time" in pending and schedule.cron else None,
+                parameters=schedule.given if "parameters" in pending else None,
+                paused=schedule.paused if "paused" in pending else None,
+            )
+        if schedule.on_drift and "on_drift" in pending:
+            alerts.save(client, alerts.load("retrain_on_drift", NAME=schedule.name, DEPLOYMENT_ID=there.id))
+        if schedule.flow == "retrain":
+            retention = housekeeping.Retention(keep=max(1, schedule.keep))
+            retention.write(artifact_paths.retention(schedule.name))
+    for name, flow in old.ended.items():
+        if there := find(client, name, flow):
+            delete(client, there)
+    folder.rename(folder.with_name(".schedules-taken-over"))
 
 
-def read_back(schedule: Schedule, there: DeploymentResponse) -> Schedule:
-    """A schedule updated by what is set on a server, except where changes are pending."""
-    facts: dict[str, Any] = {} if "paused" in schedule.pending else {"paused": there.paused}
-    if "time" not in schedule.pending:
-        timing = _find_timing(there, SLUG)
-        if timing is None:
-            facts["cron"] = None
-        elif isinstance(when := timing.schedule, CronSchedule):
-            facts |= {"cron": when.cron, "timezone": when.timezone or "UTC", "active": timing.active}
-    return schedule.model_copy(update=facts)
+def delete(client: SyncPrefectClient, deployment: DeploymentResponse) -> None:
+    """Delete the deployment of a name, and its automations; results of its runs are kept."""
+    alerts.delete_on_drift(client, deployment.name.removeprefix("retrain-"))
+    client.delete_deployment(deployment.id)
 
 
 @contextmanager

@@ -8,8 +8,6 @@ own server, those that an earlier one left, including runs that never began and 
 runs, runs of commands, which send none either.
 """
 
-import math
-import os
 import signal
 import subprocess
 import sys
@@ -34,17 +32,9 @@ from flows.server.registration import POOL, find_home, register, worker_name
 from tasks.errors import DataError, EnvironmentProblem, UsageError
 from tasks.machine import resources
 from tasks.machine.words import escape_control_characters
-from tasks.store import artifact_paths, locks, state
+from tasks.store import artifact_paths, identity, locks, state
 from tasks.store.state import NameState
 
-SERVER_ENVIRONMENT = prefect_server.ENVIRONMENT | {
-    "PREFECT_SERVER_UI_API_URL": "/api",  # independent of the port
-    "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
-    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",  # flow runs include their logs and artifacts
-    "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(30 * 24 * 3600),  # seconds
-    # SQLite answers 503 while it writes: a due run retries for minutes instead of crashing after one.
-    "PREFECT_CLIENT_MAX_RETRIES": "10",
-}
 LASTING_SECONDS = 20.0  # a child that ends sooner is not restarted
 ANSWER_SECONDS = 5.0  # for a server's answer during shutdown, which has ten seconds in all
 LOOK_SECONDS = 15.0  # between two requests to the server
@@ -70,18 +60,21 @@ class Operation(NamedTuple):
 
 
 @contextmanager
-def operation(port: int, auth: bool) -> Iterator[Operation]:
+def operation(port: int, auth: bool, adopt: bool = False) -> Iterator[Operation]:
     """Start everything, or join the server that PREFECT_API_URL names; stop our own children at the end.
 
-    Our own server requires a credential, the user's or one that we make, unless ``auth`` is false.
+    Our own server requires a credential, the user's or one that we make, unless ``auth`` is false. A copied store and a
+    server of another store are refused, unless this store may ``adopt`` its deployments.
 
     Raises:
-        UsageError: the port is taken, another ``up`` has these artifacts, or ``auth`` is false and a credential is set.
+        UsageError: the port is taken, another ``up`` has these artifacts, ``auth`` is false and a credential is set, or
+            the deployments belong to another store.
         EnvironmentProblem: the server does not start, or a deployment is not accepted.
     """
     made, new, listener = None, False, None
     with ExitStack() as entered:
-        entered.enter_context(_hold_up_lock())
+        entered.enter_context(_keep_others_out())
+        identity.require(adopt)
         if joined := settings.PREFECT_API_URL.value():
             here, key = connection.make_service(joined, joined=True), settings.PREFECT_API_AUTH_STRING.value()
         else:
@@ -106,7 +99,7 @@ def operation(port: int, auth: bool) -> Iterator[Operation]:
                 if not prefect_server.wait_for_answer(here.api_url, server.has_ended, until):
                     found = f"no Prefect server answers at {here.api_url}"
                     raise EnvironmentProblem(found, "an answer to /health", f"see {server.log}")
-            register()
+            register(adopt=adopt)
             if listener is not None:
                 with api.client() as client:
                     crash_dead_runs(client, list_begun(client), REASON)
@@ -122,18 +115,20 @@ def operation(port: int, auth: bool) -> Iterator[Operation]:
 
 
 @contextmanager
-def _hold_up_lock() -> Iterator[None]:
-    """Keep a second ``up`` off these artifacts: two servers on one SQLite file would both schedule runs."""
-    artifact_paths.make_root()
-    artifact_paths.prefect_home().mkdir(exist_ok=True)
-    artifact_paths.prefect_home().chmod(0o700)  # saved blocks and the credential are secret
-    another = f"another gradmill up is running in {artifact_paths.root()}"
+def _keep_others_out() -> Iterator[None]:
+    """Hold the lock of ``up``; a command that uses its database for seconds is waited for.
+
+    Raises:
+        UsageError: another ``up`` is running.
+    """
     with ExitStack() as holding:
-        try:  # for a second, because a look-up of the service holds the lock briefly
-            holding.enter_context(locks.hold_lock(artifact_paths.up_lock(), another, message_after=math.inf, timeout=1))
+        try:
+            if connection.find_service(quietly=True):
+                raise TimeoutError
+            holding.enter_context(connection.hold_up_lock())
         except TimeoutError as error:
+            another = f"another gradmill up is running in {artifact_paths.root()}"
             raise UsageError(another, "one for each folder", _advise()) from error
-        artifact_paths.service().unlink(missing_ok=True)  # left by a killed process
         yield
 
 
@@ -207,14 +202,7 @@ def _start_worker(log: IO[bytes]) -> subprocess.Popen[bytes]:
 
 
 def _environment() -> dict[str, str]:
-    """The environment of the children: their own Prefect folder below artifacts/, and settings of the server."""
-    profile = settings.get_current_settings().to_environment_variables(exclude_unset=True, include_secrets=True)
-    ours = {
-        "PREFECT_HOME": str(artifact_paths.prefect_home()),
-        "GRADMILL_ARTIFACTS": str(artifact_paths.make_root()),
-        "GRADMILL_HOME": str(find_home()),
-    }
-    return SERVER_ENVIRONMENT | dict(os.environ) | profile | ours
+    return connection.server_environment() | {"GRADMILL_HOME": str(find_home())}
 
 
 # Runs whose processes are gone (see the module's docstring)

@@ -21,12 +21,14 @@ from rich.progress import ProgressColumn
 from tasks.data.report import Finding
 from tasks.machine import progress
 from tasks.machine.run_messages import Event, print_message
+from tasks.store import identity
 from tasks.store.page_rendering import make_data_uri
 
 UPDATE_SECONDS = 5.0  # an update is a request to the server, and often a picture has to be drawn, which takes 0.3 s
 PAUSE_SECONDS = 30.0  # after an update that failed
 RETRIES = 2  # about six seconds
 FLOW = "gradmill.flow"  # a label: the flow that the event comes from, so that a retrain need not start a retrain
+STORE = "gradmill.store"  # a label: the id of the store that has the model
 
 
 def in_a_run() -> bool:
@@ -45,6 +47,7 @@ def emit_model_event(event: str, name: str, payload: dict[str, Any]) -> None:
         "prefect.resource.id": model_resource(name),
         "prefect.resource.name": name,
         FLOW: flow_run.flow_name or "none",
+        STORE: identity.find_id() or "none",
     }
     emit_event(event=event, resource=resource, payload={"name": name} | payload)
 

@@ -105,6 +105,7 @@ def version(name: str, number: int) -> Path:
 champion = _child(model, "champion.json")  # the pointer to the version that consumers should use
 history = _child(model, "history.jsonl")  # who changed what, when and why
 triton_config = _child(model, "config.pbtxt")  # Triton's description of a model, derived from the pointer
+retention = _child(model, "retention.json")  # how many versions maintenance keeps; not part of a mirror
 mirror_lock = _child(model, ".mirror.lock")  # held while the champion is copied elsewhere
 
 all_predictions = _child(root, "predictions")
@@ -117,7 +118,8 @@ done_elsewhere = _child(all_predictions, ".done-elsewhere")  # the last finished
 
 locks = _child(root, ".locks")  # locks of folders in which gradmill must not leave a file
 claim = _child(root, ".store")  # tells a store from its copies
-schedules = _child(root, "schedules", "_schedules.json")  # the schedules of retrains and searches for own names
+identity = _child(root, "store.json")  # the id of the store
+schedules_of_before = _child(root, "schedules")  # schedules as 82fab8f3 and older versions kept them
 mirror = _child(root, "mirror.json")  # where champions are copied to
 all_tuned = _child(root, "tuned")  # beside models/: Triton does not start when a model's folder has no version
 tuned = _each_in(all_tuned, ".json")  # the settings that a search found for a name, which may not have a version yet

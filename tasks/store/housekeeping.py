@@ -17,6 +17,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import Field
+
 from tasks.errors import DataError, UsageError
 from tasks.machine.run_messages import print_message
 from tasks.parameters import is_name
@@ -30,12 +32,12 @@ from tasks.store import (
     pointer,
     predictions,
     run_folder,
-    schedules,
     state,
     tuning_result,
     verified_files,
 )
 from tasks.store.artifact_paths import JOB, MANIFEST, RUN
+from tasks.store.documents import RootDocument
 from tasks.store.folders import skip_unreadable
 from tasks.store.state import NameState
 
@@ -75,19 +77,24 @@ def maintain(keep: int) -> tuple[dict[str, list[str]], DataError | None]:
 # Versions
 
 
+class Retention(RootDocument):
+    """``retention.json``: how many of the newest versions of a scheduled name maintenance keeps in any case."""
+
+    keep: int = Field(30, ge=1)
+
+
 def prune_scheduled() -> list[str]:
-    """Prune the versions of every name with a scheduled retrain; return the pruned ones as ``name/number``.
+    """Prune the versions of every name with a retention; return the pruned ones as ``name/number``.
 
     A name that cannot be pruned or read is reported and stops no other.
     """
     pruned = list[str]()
     folders.sweep(artifact_paths.CONDEMNED, artifact_paths.models())
-    with skip_unreadable(artifact_paths.schedules()):
-        for name, schedule in schedules.read().of_flow("retrain").items():
-            with skip_unreadable(artifact_paths.model(name)):
-                if model_folder.list_versions(name):
-                    numbers, _ = prune(name, schedule.keep, f"gradmill schedule --keep {schedule.keep}")
-                    pruned += [f"{name}/{number}" for number in numbers]
+    for name in filter(model_folder.list_versions, model_folder.list_names()):
+        with skip_unreadable(artifact_paths.model(name)):
+            if retention := Retention.find(artifact_paths.retention(name)):
+                numbers, _ = prune(name, retention.keep, f"gradmill schedule --keep {retention.keep}")
+                pruned += [f"{name}/{number}" for number in numbers]
     return pruned
 
 
@@ -118,31 +125,18 @@ def remove_name(name: str) -> list[str]:
     Predictions, copies elsewhere and runs in progress are kept. Returns the names of the deleted run folders.
 
     Raises:
-        UsageError: the name is unknown, or a schedule needs it.
+        UsageError: the name is unknown.
         DataError: a document of another name, which may need one of these runs, is damaged: the runs are kept.
     """
     facts, places = require_known(name), (artifact_paths.model(name), artifact_paths.dataset(name))
-    with schedules.hold_lock():
-        require_unscheduled(name)
-        preparing = "another process is preparing its data; waiting for it"
-        with locks.hold_lock(artifact_paths.dataset_lock(name), preparing), locks.hold_model(name):
-            for place in filter(Path.exists, places):
-                folders.remove(place.rename(artifact_paths.condemned_path(place)))
-            artifact_paths.tuned(name).unlink(missing_ok=True)
+    preparing = "another process is preparing its data; waiting for it"
+    with locks.hold_lock(artifact_paths.dataset_lock(name), preparing), locks.hold_model(name):
+        for place in filter(Path.exists, places):
+            folders.remove(place.rename(artifact_paths.condemned_path(place)))
+        artifact_paths.tuned(name).unlink(missing_ok=True)
     needed = References.collect().runs
     ours = (each for each in facts.run_folders if each.name not in needed and _is_of(each, name))
     return _remove(ours, RUN, artifact_paths.lock, timedelta())
-
-
-def require_unscheduled(name: str) -> None:
-    """Check that no schedule of ``gradmill schedule`` needs a name.
-
-    Raises:
-        UsageError: one does.
-    """
-    if using := [deployment for deployment, each in schedules.read().schedules.items() if each.name == name]:
-        action = f"gradmill unschedule {' '.join(using)}, then remove the name"
-        raise UsageError(f"{name} is scheduled by {' and '.join(using)}", "a name that no schedule needs", action)
 
 
 def require_known(name: str) -> NameState:

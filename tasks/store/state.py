@@ -29,7 +29,6 @@ from tasks.store import (
     own_data,
     predictions,
     run_folder,
-    schedules,
     tuning_result,
     verification,
     verified_files,
@@ -45,7 +44,7 @@ REMEMBERED = 10_000  # versions, in a process that reads the store repeatedly
 NEWEST = 30  # number of newest runs that are read for each name
 MOST = 1000  # the maximum, if none of the newest was judged
 LISTED_JOBS = 10  # number of newest jobs that are listed for each name
-Kind = Literal["champion", "version", "history", "run", "job", "schedules", "source", "mirror", "tuned"]
+Kind = Literal["champion", "version", "history", "run", "job", "source", "mirror", "tuned"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
@@ -196,10 +195,6 @@ def read(name: str | None = None, newest: int = NEWEST, only: Collection[Kind] =
         for path in sorted(artifact_paths.all_tuned().glob(f"{name or '*'}.json")):
             with state.collect_faults("tuned", path, path.stem):
                 tuning_result.read(path.stem)
-    scheduled = {*map(str, ModelName)}
-    if "schedules" in only:
-        with state.collect_faults("schedules", artifact_paths.schedules().parent):
-            scheduled |= schedules.read().of_flow("retrain").keys()
     if "mirror" in only:
         with state.collect_faults("mirror", artifact_paths.mirror()):
             if mirror := mirror_sync.read():
@@ -210,7 +205,7 @@ def read(name: str | None = None, newest: int = NEWEST, only: Collection[Kind] =
     state.names = dict(sorted(state.names.items()))
     for each, of_name in state.names.items():
         _read_documents(state, of_name, only)
-        of_name.is_scheduled = each in scheduled
+        of_name.is_scheduled = each in list(ModelName) or artifact_paths.retention(each).exists()
         if state.mirror and of_name.pointer:
             of_name.mirror = of_name.behind or f"{state.mirror} has this champion"
         of_name.faults = [

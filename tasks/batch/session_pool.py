@@ -55,12 +55,10 @@ class SessionPool:
         if not buffers or next(iter(buffers.values())).shape[-1] < len(values):
             buffers.update(empty_outputs(self.signature.outputs, len(values)))
         outputs = {name: buffer[..., : len(values)] for name, buffer in buffers.items()}
-        (source,) = self.signature.inputs
-        for start in range(0, len(values), batch_size):
-            batch = values[start : start + batch_size]
-            found = session.run(list(outputs), {source.name: np.ascontiguousarray(batch)})
-            for column, each in zip(outputs.values(), found, strict=True):
-                column[..., start : start + len(batch)] = each.T
+        for number, answers in enumerate(runtime.run_batches(session, values, batch_size)):
+            rows = slice(number * batch_size, (number + 1) * batch_size)
+            for name, column in outputs.items():
+                column[..., rows] = answers[name].T
         return outputs
 
 

@@ -172,7 +172,7 @@ def _open_version(name: str, number: int) -> Any:
 
 def score_by_session(session: Any, rows: Array) -> Array:
     """The scores ``(n, outputs)`` behind an exported model's outputs; for classes they are log probabilities."""
-    outputs = runtime.run_model(session, np.ascontiguousarray(rows))
+    outputs = runtime.run_model(session, rows)
     if contract.PREDICTION in outputs:
         return outputs[contract.PREDICTION][:, None]
     return np.asarray(np.log(np.maximum(outputs[contract.PROBABILITIES], SMALLEST)))

@@ -4,6 +4,7 @@ import ctypes
 import io
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,12 +75,20 @@ def run_model(session: Any, rows: "NDArray[Any]") -> "dict[str, NDArray[Any]]":
     """Every output of the model for all ``rows``, by name: probabilities are ``(n, classes)``, others ``(n,)``."""
     import numpy as np  # here, as below: doctor looks for onnxruntime where numpy may be broken
 
+    size = max(1, min(BATCH, VALUES // max(1, math.prod(rows.shape[1:]))))
+    answers = list(run_batches(session, rows, size))
+    return {name: np.concatenate([outputs[name] for outputs in answers]) for name in answers[0]}
+
+
+def run_batches(session: Any, rows: "NDArray[Any]", size: int) -> "Iterator[dict[str, NDArray[Any]]]":
+    """The outputs of the model by name, for ``size`` rows at a time; without rows there is one empty batch."""
+    import numpy as np
+
     (source,) = session.get_inputs()
     names = [node.name for node in session.get_outputs()]
-    size = max(1, min(BATCH, VALUES // max(1, math.prod(rows.shape[1:]))))
-    batches = np.array_split(rows, max(1, len(rows) // size))
-    outputs = zip(*(session.run(names, {source.name: batch}) for batch in batches), strict=True)
-    return {name: np.concatenate(parts) for name, parts in zip(names, outputs, strict=True)}
+    for start in range(0, max(1, len(rows)), size):
+        batch = np.ascontiguousarray(rows[start : start + size])
+        yield dict(zip(names, session.run(names, {source.name: batch}), strict=True))
 
 
 def get_provider(session: Any) -> str:

@@ -95,5 +95,5 @@ $(VENV)/.train: $(VENV)/.python pyproject.toml
 
 $(VENV)/.test: $(VENV)/.train
 	@echo "what the tests need comes on top: 1.5 GB installed"
-	@$(BIN)/pip install --editable ".[train,$(RUNTIME),test,consumers,attestation,dask,excel,remote,sql]"
+	@$(BIN)/pip install --editable ".[train,$(RUNTIME),test,consumers,dask,excel,remote,sql]"
 	@touch $@

@@ -228,7 +228,6 @@ def test_a_command_that_waits_for_the_lock_says_for_whom_without_secrets_and_giv
 @pytest.mark.slow
 def test_the_documented_attestation_binds_every_file_of_a_version_to_the_key(artifacts: Path) -> None:
     """As docs/models.md has it, with this model's version."""
-    pytest.importorskip("model_signing", reason="model-signing is not installed (extra: attestation)")
     (block,) = [each for each in blocks(REPOSITORY / "docs" / "models.md") if "model_signing" in each.text]
     lines = block.text.replace("softmax-regression", NAME).splitlines()
     verify = lines[-1]

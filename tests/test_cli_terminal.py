@@ -99,7 +99,7 @@ def test_a_log_of_ci_and_a_terminal_without_a_cursor_get_lines_and_programs_whol
 ) -> None:
     code = "import pathlib; from flows.cli import display; display.wait('starting')\n"
     code += "if display.is_shown(): display._shown.end('train', True)\n"
-    code += "display.end(); display.print_fact('kept', f'{pathlib.Path.cwd()}/x')"
+    code += "display.end(); display.print_page(display.draw_facts([('kept', f'{pathlib.Path.cwd()}/x')]))"
     seen = Terminal(command := [sys.executable, "-c", code], environment=environment)
     assert ("\x1b" in seen.stream, "starting" in seen.stream) == (watched, watched)
     assert bool(re.search(r"\x1b\[3\dm", seen.stream)) == coloured

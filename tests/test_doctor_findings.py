@@ -129,8 +129,8 @@ def test_an_installation_for_prediction_is_ready_and_says_that_training_is_not_i
     done = subprocess.run([*prediction, "doctor"], capture_output=True, text=True, timeout=180)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert "note     torch         training is not installed here: this machine can predict" in lines
-    assert any(line.startswith(f"ok       folders       {artifacts} has ") for line in lines), "whole, in a pipe"
+    assert "torch       note: training is not installed here: this machine can predict" in lines
+    assert any(line.startswith(f"folders     ok: {artifacts} has ") for line in lines), "whole, in a pipe"
     assert lines[-1] == "ready"
 
 

@@ -14,6 +14,7 @@ import pytest
 from candidate import Contender
 from command_line import answer, refused, typed
 from flows.cli import train
+from flows.cli.display import print_page
 from flows.pages.report import RetrainReport, describe_retrain
 from flows.pages.run_pages import retrain_page
 from store_state import age_demotions, champion, forget_changes, leftovers, whole_files
@@ -83,7 +84,7 @@ def test_every_summary_says_that_a_name_is_frozen_or_a_version_held(
         results = {"train": each.trained, "evaluate": each.evaluated, "export": each.exported, "publish": published}
         each.run.note(stages={stage: result.model_dump(mode="json") for stage, result in results.items()})
         report = describe_retrain(each.run, each.parameters)
-        train.show_retrain(report, owes_predictions=False)
+        print_page(train.draw_retrain(report, owes_predictions=False))
         return report, " ".join(capsys.readouterr().out.split())
 
     pointer.freeze(NAME)

@@ -14,7 +14,7 @@ from prometheus_client import generate_latest
 from candidate import Contender, seal, write_job
 from command_line import answer, plant, refused, typed
 from documents import load
-from flows.cli.display import print_fact, print_line
+from flows.cli.display import draw_facts, print_line, print_page
 from flows.pages.overview import list_sections
 from flows.server import metrics
 from store_state import damage, keep_settings
@@ -213,7 +213,7 @@ def test_names_that_are_none_or_of_others_end_no_listing(documents: Documents, c
 
 def test_orders_to_a_terminal_are_spelt_out(capsys: pytest.CaptureFixture[str]) -> None:
     print_line("a\x1b[2Jb\nc")
-    print_fact("fact", "\x1b[2J")
+    print_page(draw_facts([("fact", "\x1b[2J")]))
     assert "\x1b" not in (shown := capsys.readouterr().out)
     assert shown.startswith("a\\x1b[2Jb\nc\n")
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from flows.cli import display
-from flows.cli.display import print_line, print_table
 from flows.cli.errors import Answer
 from flows.cli.options import Given, as_typed, given_options, validate_document
 from tasks.data.io.discovery import JSON_SUFFIXES, DataFile, find_table
@@ -26,6 +25,7 @@ from tasks.machine.words import format_number
 from tasks.parameters import InspectParameters, ModelName, Use, addresses, is_name
 from tasks.serving.task import TASKS, TaskName
 from tasks.store import own_data, regular_files
+from tasks.store.page_rendering import Code, Page, Section, Text
 
 if TYPE_CHECKING:
     from tasks.data.own_rows import Examination, OwnRows
@@ -50,7 +50,7 @@ def inspect(given: Annotated[Given, InspectParameters]) -> Answer:
     command, report = as_typed(_advise_command(parameters, examined)), examined.report
     failure = UnfitData(report.errors) if report.errors else None
     document = dict(report) | losses | {"command": command}
-    return Answer(document, lambda: _show(examined, losses, parameters.class_weight, command), failure)
+    return Answer(document, lambda: _draw(examined, losses, parameters.class_weight, command), failure)
 
 
 def _examine(parameters: InspectParameters, folder: Path) -> "Examination[OwnRows | None]":
@@ -130,28 +130,21 @@ def _advise_command(parameters: InspectParameters, examined: "Examination[OwnRow
     return shlex.join(["retrain", model, "--name", name, *source, *options])
 
 
-def _show(examined: "Examination[OwnRows | None]", losses: dict[str, float], class_weight: str, command: str) -> None:
+def _draw(examined: "Examination[OwnRows | None]", losses: dict[str, float], class_weight: str, command: str) -> Page:
+    """The report's page with the losses to expect and the command to copy; errors are told as the failure."""
     report = examined.report
-    print_line(report.summary)
-    if report.images:
-        for name, value in report.images.facts().items():
-            print_line(f"{name}: {value}")
-        print_table(("class", "images"), [(name, f"{count:,}") for name, count in report.classes.items()])
-    else:
-        print_table(("column", "role", "kind", "missing", "range or levels"), map(report.cells, report.columns))
-    for finding in report.findings:
-        if finding.severity != "error":
-            print_line(f"{finding.severity}: {finding.sentence}")
+    warnings = tuple(finding for finding in report.findings if not finding.is_error)
+    page = report.model_copy(update={"findings": warnings}).page()
+    loss: Text = ""
     if losses and examined.schema:
         whose = "the best constant", f"a {'' if report.images else 'converged '}fit"
-        told = [f"{format_number(loss)} by {each}" for loss, each in zip(losses.values(), whose, strict=False)]
-        loss = f"{'' if class_weight == 'none' else 'class-weighted '}{TASKS[examined.schema.task].loss_unit}"
-        print_line(f"validation loss ({loss}): {', '.join(told)}")
+        unit = f"{'' if class_weight == 'none' else 'class-weighted '}{TASKS[examined.schema.task].loss_unit}"
+        values = [f"{format_number(value)} by {name}" for value, name in zip(losses.values(), whose, strict=False)]
+        loss = f"validation loss ({unit}): {', '.join(values)}"
     elif examined.schema:
-        print_line("validation loss: unknown, since no part of the training rows can stand for the others")
-    if not report.errors:
-        display.open_stdout().print("\n[bold]train it[/]")
-        print_line(command, is_command=True)
+        loss = "validation loss: unknown, since no part of the training rows can stand for the others"
+    advice = Section("train it", () if report.errors else (Code(command),))
+    return page._replace(title="", sections=(*page.sections, Section("", (loss,)), advice))
 
 
 # Checks of commands that read own data

@@ -1,11 +1,10 @@
 """Output for people: facts, tables, and the stages of a long command as a list or as lines."""
 
-import math
 import os
 import re
 import sys
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import TextWrapper
@@ -17,7 +16,9 @@ from rich.text import Text
 
 from flows.server import environment
 from tasks.machine import progress, run_messages
-from tasks.machine.words import escape_control_characters, format_duration, format_number
+from tasks.machine.words import escape_control_characters, format_duration
+from tasks.store.page_rendering import Code, Page, PagePicture, PageTable, Section, Strong, list_parts, list_sections
+from tasks.store.page_rendering import Text as PageText
 
 LABEL = 12  # columns for the label of a fact
 STAGE = 10  # for the name of a stage
@@ -25,10 +26,9 @@ SECONDS = 6  # for the seconds of a stage, fixed so that lines break alike on fa
 WIDEST = 100  # columns: seconds are right-aligned, and must not be too far away
 MARKS = {True: ("✓", "green"), False: ("✗", "red")}
 ASCII_MARKS = {True: ("+", "green"), False: ("x", "red")}
-TEST_FIGURES = "accuracy", "log loss", "RMSE"  # on the test split
-SPARE = *TEST_FIGURES, "validation", "settings"  # columns that are omitted if no row has a value
+NUMBER = re.compile(r"[-+]?[\d,]+(\.\d+)?(e[-+]\d+)?%?")
 
-# Facts and tables
+# Pages
 
 
 def open_stdout() -> Console:
@@ -36,47 +36,83 @@ def open_stdout() -> Console:
     return Console(highlight=False, force_terminal=False if "CI" in os.environ else None)
 
 
-def format_test_figures(accuracy: float | None, loss: float | None) -> tuple[str, str, str]:
-    """The values for ``TEST_FIGURES``; a regression has no accuracy, and its loss is half its mean squared error.
+def print_page(page: Page) -> None:
+    """Print a page: an empty line is between its sections. Pictures are left out."""
+    console = open_stdout()
+    for heading in (page.title, page.headline):
+        if heading:
+            _print_text(Strong(join_parts(heading)), console)
+    for number, section in enumerate(list_sections(page)):
+        if number or page.title:
+            console.print()
+        if section.title:
+            _print_text(Strong(section.title), console)
+        for block in section.blocks:
+            if isinstance(block, PageTable):
+                print_table(block, console) if block.head else _print_facts(block, console)
+            elif block and not isinstance(block, PagePicture):
+                _print_text(block, console)
 
-    They have separate columns so that nobody compares nats with squared euros.
+
+def draw_facts(facts: Iterable[tuple[str, PageText]], commands: Iterable[str] = ()) -> Page:
+    """A page of labelled facts, and of commands to try next."""
+    steps = [("" if number else "try next", Code(command)) for number, command in enumerate(commands)]
+    return Page("", "", (Section("", (PageTable((*facts, *steps)),)),))
+
+
+def draw_table(table: PageTable, *notes: str) -> Page:
+    """A page of one table, with notes below it."""
+    return Page("", "", (Section("", (table, *notes)),))
+
+
+def _print_text(text: PageText, console: Console, lead: str = "") -> None:
+    """Print a line after its ``lead``; a command stays on one line so that it can be copied."""
+    words = join_parts(text)
+    shown = Text(words) if isinstance(text, Code) else fit(words, console, len(lead))
+    shown.stylize("bold" if isinstance(text, Strong) else "")
+    console.print(Text.assemble((lead, "bold"), shown), soft_wrap=True)
+
+
+def join_parts(text: PageText) -> str:
+    """A line of a page as plain text."""
+    return "".join(part for _, part, _ in list_parts(text))
+
+
+def _print_facts(table: PageTable, console: Console) -> None:
+    """Print each label with its value, if it has one."""
+    labels = [join_parts(label) for label, *_ in table.rows]
+    width = max(LABEL, *(len(label) + 1 for label in labels))
+    for label, (_, value, *_) in zip(labels, table.rows, strict=True):
+        if value:
+            _print_text(value, console, f"{label:<{width}}")
+
+
+def print_table(table: PageTable, console: Console) -> None:
+    """Print cells in full even if the output is not a terminal; columns without values are left out.
+
+    Numbers are right-aligned. A narrow terminal also omits the spare columns.
     """
-    if loss is None:
-        return "", "", ""
-    if accuracy is None:
-        return "", "", format_number(math.sqrt(2 * loss))
-    return f"{accuracy:.4f}", format_number(loss), ""
-
-
-def print_table(
-    head: Sequence[str],
-    rows: Iterable[Sequence[str | Text]],
-    least_wanted: Iterable[str] = (),
-    right: Collection[str] = (),
-    console: Console | None = None,
-) -> None:
-    """Print cells in full even if the output is not a terminal; text from data is never interpreted by Rich.
-
-    A narrow terminal omits the columns ``least_wanted``. The columns ``right`` are right-aligned.
-    """
-    console, rows = console or open_stdout(), [*rows]
-    shown = [at for at, title in enumerate(head) if title not in SPARE or any(row[at] for row in rows)]
-    for left_out in (None, *least_wanted):
-        shown = [at for at in shown if head[at] != left_out]
-        table = Table(box=None, pad_edge=False)
+    rows = [[_read_cell(cell) for cell in row] for row in table.rows]
+    shown = [at for at, _ in enumerate(table.head) if any(row[at] for row in rows)]
+    for left_out in (None, *table.spare):
+        shown = [at for at in shown if table.head[at] != left_out]
+        drawn = Table(box=None, pad_edge=False)
         for at in shown:
-            table.add_column(head[at], justify="right" if head[at] in right else "left", overflow="fold")
+            is_number = all(NUMBER.fullmatch(row[at].plain) for row in rows if row[at])
+            drawn.add_column(table.head[at], justify="right" if is_number else "left", overflow="fold")
         for row in rows:
-            cells = (row[at] for at in shown)
-            table.add_row(
-                *(cell if isinstance(cell, Text) else Text(escape_control_characters(cell)) for cell in cells)
-            )
-        width = console.measure(table, options=console.options.update(max_width=10_000)).maximum  # without line breaks
+            drawn.add_row(*(row[at] for at in shown))
+        width = console.measure(drawn, options=console.options.update(max_width=10_000)).maximum  # without line breaks
         if not console.is_terminal:  # it has no width, and its reader wants full names
             console.width = max(console.width, width)
         if width <= console.width:
             break
-    console.print(table)
+    console.print(drawn)
+
+
+def _read_cell(cell: PageText) -> Text:
+    """A cell for Rich, which interprets no text from data."""
+    return Text.assemble(*((words, "bold" if element == "strong" else "") for element, words, _ in list_parts(cell)))
 
 
 def fit(text: str, console: Console, indent: int = 0) -> Text:
@@ -101,25 +137,10 @@ def from_here(text: str) -> str:
     return text if here == os.sep else re.sub(rf"(?<![\w./~+@%-]){re.escape(here)}{os.sep}", "", text)
 
 
-def print_line(text: str, is_command: bool = False, lead: str = "") -> None:
-    """Print a line without control characters; a command stays on one line so that it can be copied."""
+def print_line(text: str) -> None:
+    """Print a line without control characters."""
     console = open_stdout()
-    shown = Text(escape_control_characters(text)) if is_command else fit(text, console, len(lead))
-    console.print(Text.assemble((lead, "bold"), shown), soft_wrap=True)
-
-
-def print_fact(label: str, value: str, is_command: bool = False) -> None:
-    """Print a fact after its label, as ``print_line`` does; nothing if the value is empty."""
-    if value:
-        print_line(value, is_command, f"{label:<{LABEL}}")
-
-
-def print_facts(facts: Iterable[tuple[str, str]], commands: Iterable[str] = ()) -> None:
-    """Print facts with their labels, and commands to try next."""
-    for label, value in facts:
-        print_fact(label, value)
-    for number, command in enumerate(commands):
-        print_fact("" if number else "try next", command, is_command=True)
+    console.print(fit(text, console), soft_wrap=True)
 
 
 def choose_marks(console: Console) -> dict[bool, tuple[str, str]]:

@@ -14,11 +14,12 @@ import typer
 from pydantic_core import to_jsonable_python
 
 from flows.cli import streams
-from flows.cli.display import fit, print_line
+from flows.cli.display import fit, print_line, print_page
 from tasks.errors import DataError, EnvironmentProblem, GradmillError, UsageError
 from tasks.machine import progress
 from tasks.machine.run_messages import print_message
 from tasks.store import artifact_paths
+from tasks.store.page_rendering import Page
 from tasks.store.state import Fault, Kind
 
 CommandLineFault: type[Exception] = typer.BadParameter.__bases__[0]  # base of command-line errors in old and new typer
@@ -58,10 +59,10 @@ UNREACHABLE = {errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUN
 
 
 class Answer(NamedTuple):
-    """The result of a command: a document, the text for people, an error to raise, and what to do last."""
+    """The result of a command: a document, a text or page for people, an error to raise, and what to do last."""
 
     document: Any
-    text: str | Callable[[], object] | None = None
+    text: str | Callable[[], Page] | None = None
     failure: Exception | None = None
     then: Callable[[], object] | None = None
 
@@ -158,7 +159,7 @@ def conclude(answer: Answer, as_json: bool, quiet: bool = False) -> None:
         elif isinstance(text, str):
             print_line(text)
         elif text and not quiet:
-            text()
+            print_page(text())
     finally:
         if then:
             then()

@@ -1,5 +1,6 @@
 """The contents of a name: versions, runs, history, pages; its champion, and freezing."""
 
+import math
 import os
 import shlex
 import sys
@@ -13,7 +14,7 @@ import typer
 
 from flows import interrupt
 from flows.cli import display
-from flows.cli.display import TEST_FIGURES, format_test_figures, print_facts, print_line, print_table
+from flows.cli.display import draw_facts, draw_table
 from flows.cli.errors import Answer, as_gradmill_error, report_faults
 from flows.cli.options import ModelArgument, OnlyModel, Version, add_artifacts
 from tasks.errors import DataError, EnvironmentProblem, GradmillError, UsageError, without_credentials
@@ -35,6 +36,7 @@ from tasks.store import history as changes_of_names
 from tasks.store.atomic import file_digest
 from tasks.store.history import Change
 from tasks.store.model_folder import Manifest
+from tasks.store.page_rendering import Page, PageTable, Section
 from tasks.store.run_folder import RunSummary
 from tasks.store.state import Kind, NameState
 
@@ -50,7 +52,20 @@ Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="Why; gradmill 
 
 
 Order = Literal["date", "accuracy", "loss", "validation", "seconds"]  # the sort order of runs
+TEST_FIGURES = "accuracy", "log loss", "RMSE"  # on the test split
 FIGURES = {"accuracy": "test_accuracy", "loss": "test_loss", "validation": "validation_loss", "seconds": "seconds"}
+
+
+def format_test_figures(accuracy: float | None, loss: float | None) -> tuple[str, str, str]:
+    """The values for ``TEST_FIGURES``; a regression has no accuracy, and its loss is half its mean squared error.
+
+    They have separate columns so that nobody compares nats with squared euros.
+    """
+    if loss is None:
+        return "", "", ""
+    if accuracy is None:
+        return "", "", format_number(math.sqrt(2 * loss))
+    return f"{accuracy:.4f}", format_number(loss), ""
 
 
 def models(
@@ -83,7 +98,7 @@ def models(
     listing, place = {each: of_name.rows for each, of_name in of_names.items()}, artifact_paths.models()
     text = None if failure else f"no models in {place}; train one: gradmill retrain"
     document = {"path": place, "models": listing}
-    return Answer(document, (lambda: _print_versions(listing)) if any(listing.values()) else text, failure)
+    return Answer(document, (lambda: _draw_versions(listing)) if any(listing.values()) else text, failure)
 
 
 def _read_names(
@@ -98,7 +113,7 @@ def _read_names(
     }
 
 
-def _print_versions(listing: dict[str, list[dict[str, Any]]]) -> None:
+def _draw_versions(listing: dict[str, list[dict[str, Any]]]) -> Page:
     cells, notes = [], [f"in {artifact_paths.models()}", f"* the champion: {CHAMPION}"]
     if any(row["held"] for rows in listing.values() for row in rows):
         notes.append("h held: no retrain publishes it again")
@@ -112,8 +127,8 @@ def _print_versions(listing: dict[str, list[dict[str, Any]]]) -> None:
             data = f"{row['dataset']} {row['dataset_digest'][:8]}"
             cells.append((name, f"{row['version']}{marks}", *figures, parity, size, row["created_at"][:10], data))
     head = ("model", "version", *TEST_FIGURES, "parity", "KiB", "date", "data")
-    print_table(head, cells, least_wanted=("parity", "KiB", "date", "log loss"))
-    print_line("; ".join(notes))
+    table = PageTable(cells, head, spare=("parity", "KiB", "date", "log loss"))
+    return draw_table(table, "; ".join(notes))
 
 
 def _list_runs(name: str | None, order: Order) -> Answer:
@@ -141,10 +156,10 @@ def _list_runs(name: str | None, order: Order) -> Answer:
     report_faults(found.faults)
     place = artifact_paths.runs()
     nothing = f"no runs in {place}; gradmill retrain --no-publish makes one that leaves the store alone"
-    return Answer({"path": place, "runs": listed}, (lambda: _print_runs(listed, place)) if listed else nothing)
+    return Answer({"path": place, "runs": listed}, (lambda: _draw_runs(listed, place)) if listed else nothing)
 
 
-def _print_runs(listed: list[RunSummary], folder: Path) -> None:
+def _draw_runs(listed: list[RunSummary], folder: Path) -> Page:
     rows = []
     for run in listed:
         validation = "" if run.validation_loss is None else format_number(run.validation_loss)
@@ -156,9 +171,9 @@ def _print_runs(listed: list[RunSummary], folder: Path) -> None:
             if key not in ("model", "device")
         )
         rows.append((run.name, date, digits, run.in_words, *figures, validation, f"{run.seconds:.1f}", settings))
-    print_table(("model", "date", "id", "outcome", *TEST_FIGURES, "validation", "s", "settings"), rows)
+    table = PageTable(rows, ("model", "date", "id", "outcome", *TEST_FIGURES, "validation", "s", "settings"))
     note = "; only settings that differ from the default are listed" if any(row[-1] for row in rows) else ""
-    print_line(f"in {folder}: a run's folder ends with its id{note}")
+    return draw_table(table, f"in {folder}: a run's folder ends with its id{note}")
 
 
 def history(name: OnlyModel = None) -> Answer:
@@ -176,10 +191,10 @@ def history(name: OnlyModel = None) -> Answer:
     changes = {each: of_name.changes[::-1] for each, of_name in of_names.items()}
     files = of_names[name].files if name else {}
     document = {"history": changes} | ({"files": {name: files}} if name else {})
-    return Answer(document, lambda: _print_changes(changes, files), failure)
+    return Answer(document, lambda: _draw_changes(changes, files), failure)
 
 
-def _print_changes(changes: dict[str, Sequence[Change]], files: Mapping[int, Sequence[str]]) -> None:
+def _draw_changes(changes: dict[str, Sequence[Change]], files: Mapping[int, Sequence[str]]) -> Page:
     rows = []
     for name, made in changes.items():
         for change in made:
@@ -188,11 +203,11 @@ def _print_changes(changes: dict[str, Sequence[Change]], files: Mapping[int, Seq
             by = change.by.rpartition("-")[2] if is_run else change.by  # as in models --runs
             when, champion = change.at[:19].replace("T", " "), f"{change.step}{' f' * change.frozen}"
             rows.append((name, when, what, numbers, champion, by, change.reason))
-    print_table(("model", "when", "what", "version", "champion", "by", "why"), rows)
-    print_line("champion: after the change; f: frozen; by: a user, or the last part of a run's id")
+    notes = ["champion: after the change; f: frozen; by: a user, or the last part of a run's id"]
     for number, paths in files.items():
         more = f" and {len(paths) - FEW:,} more" if len(paths) > FEW else ""
-        print_line(f"version {number} was trained on {', '.join(paths[:FEW])}{more}")
+        notes.append(f"version {number} was trained on {', '.join(paths[:FEW])}{more}")
+    return draw_table(PageTable(rows, ("model", "when", "what", "version", "champion", "by", "why")), *notes)
 
 
 def show(
@@ -219,7 +234,7 @@ def show(
     is_opened = wants and webbrowser.open(path.absolute().as_uri())
     facts = [("page", str(path)), ("", "opened in the browser" * is_opened)]
     document = {"name": name, "version": number, "path": path, "opened": is_opened}
-    return Answer(document, lambda: print_facts([*_list_facts(name, number), *facts]))
+    return Answer(document, lambda: draw_facts([*_list_facts(name, number), *facts]))
 
 
 def _list_facts(name: str, number: int) -> Iterator[tuple[str, str]]:
@@ -337,7 +352,7 @@ def compare(
         "gates": gates,
         "not_judged": None if gates else why_none,
     }
-    return Answer(document, lambda: _print_comparison(document, both))
+    return Answer(document, lambda: _draw_comparison(document, both))
 
 
 def _pair(facts: Iterable[dict[str, Any]]) -> dict[str, tuple[Any, Any]]:
@@ -377,7 +392,7 @@ def _subtract(before: Any, after: Any) -> Any:
     return after - before if isinstance(before, float) and isinstance(after, float) else None
 
 
-def _print_comparison(document: dict[str, Any], manifests: Sequence[Manifest]) -> None:
+def _draw_comparison(document: dict[str, Any], manifests: Sequence[Manifest]) -> Page:
     a, b = (f"version {number}" for number in document["versions"])
     steps = _pair(each.trained.steps.model_dump() if each.trained.steps else {} for each in manifests)
     settings = {  # with the values that training found for settings that were not given
@@ -386,23 +401,24 @@ def _print_comparison(document: dict[str, Any], manifests: Sequence[Manifest]) -
     }
     facts = document["figures"] | document["data"] | settings
     rows = [(field.replace("_", " "), *map(_spell, pair)) for field, pair in facts.items()]
-    print_table(("", a, b), rows)
-    print_line("")
-    if moved := [each for each in document["weights"] if each["value"]]:
-        head = ("weight that moved most", "by a unit, or the level", "by a deviation, or the level")
-        print_table(head, [(each["name"], f"{each['value']:+.4g}", f"{each['size']:+.4g}") for each in moved])
-    elif document["weights"]:
-        print_line("no weight differs")
-    else:
-        print_line(
-            f"these weights have no names; the pages that gradmill show {document['name']} VERSION opens draw them"
-        )
-    print_line("")
-    if gates := document["gates"]:
-        rows = [(each.name, each.verdict, format_number(each.value), each.detail) for each in gates]
-        print_table((f"{b} beside {a}", "verdict", "found", "required"), rows)
-    else:
-        print_line(f"{b} is not judged beside {a}: {document['not_judged']}")
+    head = ("weight that moved most", "by a unit, or the level", "by a deviation, or the level")
+    moved = [
+        (weight["name"], f"{weight['value']:+.4g}", f"{weight['size']:+.4g}")
+        for weight in document["weights"]
+        if weight["value"]
+    ]
+    no_weights = "no weight differs"
+    if not document["weights"]:
+        page = f"gradmill show {document['name']} VERSION"
+        no_weights = f"these weights have no names; the pages that {page} opens draw them"
+    gates = [(each.name, each.verdict, format_number(each.value), each.detail) for each in document["gates"]]
+    not_judged = f"{b} is not judged beside {a}: {document['not_judged']}"
+    sections = (
+        Section("", (PageTable(rows, ("", a, b)),)),
+        Section("", (PageTable(moved, head) if moved else no_weights,)),
+        Section("", (PageTable(gates, (f"{b} beside {a}", "verdict", "found", "required")) if gates else not_judged,)),
+    )
+    return Page("", "", sections)
 
 
 def _spell(fact: Any) -> str:

@@ -14,23 +14,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic_core import to_jsonable_python
-from rich.text import Text
 
 from flows import interrupt
 from flows.cli import display
-from flows.cli.display import TEST_FIGURES, fit, format_test_figures, open_stdout, print_fact, print_line, print_table
+from flows.cli.display import draw_table
 from flows.cli.errors import Answer, conclude, report_faults
-from flows.cli.models import CHAMPION
+from flows.cli.models import CHAMPION, TEST_FIGURES, format_test_figures
 from flows.cli.options import PORT, DeviceOption, OnlyModel, Param, nest_assignments, values
 from flows.server import environment
 from tasks.errors import EnvironmentProblem, GradmillError, UsageError, without_credentials
 from tasks.parameters import Device, is_name
 from tasks.store import artifact_paths, atomic, mirror_sync, model_folder, state
+from tasks.store.page_rendering import Code, Page, PageTable, Section, Strong, Text
 
 if TYPE_CHECKING:
     from flows.doctor import Diagnosis
     from flows.server.connection import Need
-    from flows.server.status import Deployment, Status
+    from flows.server.status import Champion, Deployment, Status
     from flows.server.up import Operation
 
 MIRROR_SECONDS = 300  # between two attempts to bring the mirror up to date
@@ -44,8 +44,6 @@ Adopt = Annotated[
     bool,
     typer.Option("--adopt", help="Take over the deployments of the store that this one was copied from, or replaces."),
 ]
-STYLES = {"ok": "green", "note": "magenta", "problem": "bold red"}
-INDENT = 23  # of doctor's findings
 
 
 def up(
@@ -68,16 +66,16 @@ def up(
     mirror_sync.find_destination()
     os.environ.pop("GRADMILL_MIRROR", None)  # it is saved: the worker's runs must not undo later changes
     with operation(port, not no_auth, adopt) as running:
-        document, text = _describe_operation(running)
+        document, page = _describe_operation(running)
         display.end()
         typer.echo("", err=True)  # separates the important lines from earlier ones
-        conclude(Answer(document, text), as_json=as_json)
+        conclude(Answer(document, lambda: page), as_json=as_json)
         sys.stdout.flush()
         threading.Thread(target=_keep_the_mirror, daemon=True).start()  # a slow mirror delays nothing
         wait_for_the_end(running)
 
 
-def _describe_operation(running: "Operation") -> tuple[dict[str, Any], str]:
+def _describe_operation(running: "Operation") -> tuple[dict[str, Any], Page]:
     """Addresses, how to sign in, and the next runs."""
     from flows.server import deployments, session
 
@@ -85,21 +83,22 @@ def _describe_operation(running: "Operation") -> tuple[dict[str, Any], str]:
     service, kept = running.service, artifact_paths.credential()
     ui = without_credentials(service.api_url).removesuffix("/api")
     once = f"  ({session.ONCE})" if running.link and session.TICKET in running.link else ""
-    lines = [f"open        {running.link}{once}"] if running.link else []
-    lines += [f"Prefect UI  {ui}{' (joined)' if service.joined else ''}"]
-    lines += [f"reports     {artifact_paths.reports()}"] if service.joined else []
+    facts: list[tuple[str, Text]] = [
+        ("open", f"{running.link}{once}" if running.link else ""),
+        ("Prefect UI", f"{ui}{' (joined)' if service.joined else ''}"),
+        ("reports", str(artifact_paths.reports()) if service.joined else ""),
+    ]
     if running.credential and running.new:  # it is shown once, when it is created
         what = "paste all of it into the page's only field; shown only this time, stored in"
-        lines += [
-            f"sign in     {running.credential}  ({what} {kept} for you alone)",
-            "prefect     gradmill's commands sign in by themselves; for those of Prefect:",
-            f"            export PREFECT_API_URL={service.api_url}",
-            f'            export PREFECT_API_AUTH_STRING="$(cat {shlex.quote(str(kept))})"',
-            "",
+        facts += [
+            ("sign in", f"{running.credential}  ({what} {kept} for you alone)"),
+            ("prefect", "gradmill's commands sign in by themselves; for those of Prefect:"),
+            ("", Code(f"export PREFECT_API_URL={service.api_url}")),
+            ("", Code(f'export PREFECT_API_AUTH_STRING="$(cat {shlex.quote(str(kept))})"')),
         ]
     elif running.credential:
-        lines += [f"sign in     with the content of {kept}: paste all of it into the page's only field", ""]
-    lines += [f"next        {name} at {moment:%Y-%m-%d %H:%M} UTC" for moment, name in upcoming]
+        facts.append(("sign in", f"with the content of {kept}: paste all of it into the page's only field"))
+    facts += [("next", f"{name} at {moment:%Y-%m-%d %H:%M} UTC") for moment, name in upcoming]
     document = {
         "open": running.link,
         "ui": ui,
@@ -107,7 +106,7 @@ def _describe_operation(running: "Operation") -> tuple[dict[str, Any], str]:
         "credential": kept if running.credential else None,
         "next": [{"deployment": name, "at": moment.isoformat()} for moment, name in upcoming],
     }
-    return document, "\n".join([*lines, HOW_IT_ENDS])
+    return document, Page("", "", (Section("", (PageTable(facts), HOW_IT_ENDS)),))
 
 
 def _keep_the_mirror() -> None:
@@ -155,7 +154,7 @@ def trigger(
         rows = _list_parameters(deployment)
         cells = [(f"{row['name']}=", json.dumps(row["value"]), row["description"]) for row in rows]
         listing = {"deployment": deployment, "parameters": rows}
-        return Answer(listing, lambda: print_table(("--param", "value", "what it is"), cells))
+        return Answer(listing, lambda: draw_table(PageTable(cells, ("--param", "value", "what it is"))))
     parameters = nest_assignments(param or [])
     with on_server():
         from flows.server import api, deployments, registration, status
@@ -259,72 +258,77 @@ def status(
     if check and found.attention:
         failure = failure or typer.Exit(EnvironmentProblem.exit_code)
     is_damaged = any(fault.kind == "champion" for fault in stored.faults)
-    return Answer(found, lambda: print_status(found, is_damaged), failure)
+    return Answer(found, lambda: draw_status(found, is_damaged), failure)
 
 
-def print_status(status: "Status", is_damaged: bool) -> None:
-    """Print a table for each part, and what to do about problems."""
+def draw_status(status: "Status", is_damaged: bool) -> Page:
+    """A table for each part, and what to do about problems."""
+    head = ("champion of", "version", *TEST_FIGURES, "since")
+    champions: list[Text | PageTable] = [PageTable([*map(_list_champion, status.models)], head, spare=("log loss",))]
     if status.models:
-        _print_models(status)
+        champions += [f"a champion is {CHAMPION}", *_list_model_notes(status)]
     elif not is_damaged:  # otherwise there is an unreadable champion
-        print_line("no champion yet: run gradmill retrain\n")
-    print_fact(
-        "artifacts", f"{status.artifacts}, {status.free / 2**30:.1f} GiB free ({status.free / status.total:.0%})"
-    )
-    if status.api_url is not None:
-        _print_server(status)
-    for each in status.attention:
-        print_line(f"! {each}")
+        champions.append("no champion yet: run gradmill retrain")
+    is_served = status.api_url is not None
+    leftovers = ""
     if status.leftovers:
-        print_line(f"left by older versions, no longer read, safe to delete: {', '.join(status.leftovers)}")
+        leftovers = f"left by older versions, no longer read, safe to delete: {', '.join(status.leftovers)}"
+    sections = (
+        Section("", champions),
+        Section("", (PageTable([*_list_server_facts(status)]),)),
+        Section("", [*_describe_deployments(status)] if is_served else ()),
+        Section("", [*(f"! {need}" for need in status.attention), leftovers]),
+    )
+    return Page("", "", sections)
 
 
-def _print_models(status: "Status") -> None:
-    rows = [
-        (each.name, str(each.version), *format_test_figures(each.test_accuracy, each.test_loss), each.promoted_at[:16])
-        for each in status.models
-    ]
-    print_table(("champion of", "version", *TEST_FIGURES, "since"), rows, least_wanted=("log loss",))
-    print_line(f"a champion is {CHAMPION}")
+def _list_champion(model: "Champion") -> tuple[str, ...]:
+    figures = format_test_figures(model.test_accuracy, model.test_loss)
+    return model.name, str(model.version), *figures, model.promoted_at[:16]
+
+
+def _list_model_notes(status: "Status") -> Iterator[str]:
     for model in status.models:
         if model.drift:
-            print_line(f"{model.name}: {model.drift}")
+            yield f"{model.name}: {model.drift}"
         if model.frozen:
-            print_line(f"{model.name} is frozen: no retrain changes it until gradmill unfreeze {model.name}")
+            yield f"{model.name} is frozen: no retrain changes it until gradmill unfreeze {model.name}"
         for number in model.held:
-            print_line(f"{model.name} version {number} is held until gradmill promote {model.name} {number}")
-    print_line("")
+            yield f"{model.name} version {number} is held until gradmill promote {model.name} {number}"
 
 
-def _print_server(status: "Status") -> None:
+def _list_server_facts(status: "Status") -> Iterator[tuple[str, str]]:
+    yield "artifacts", f"{status.artifacts}, {status.free / 2**30:.1f} GiB free ({status.free / status.total:.0%})"
+    if status.api_url is None:
+        return
     from flows.server.alerts import MAKE_ONE
 
-    print_fact("server", f"{status.api_url}; every time here is {status.timezone}")
+    yield "server", f"{status.api_url}; every time here is {status.timezone}"
     off = f"; off: {', '.join(status.alerts_off)}" if status.alerts_off else ""
-    print_fact("alerts", f"{status.alerts or f'none: {MAKE_ONE}'}{off}")
+    yield "alerts", f"{status.alerts or f'none: {MAKE_ONE}'}{off}"
     for worker in status.workers:
         seen = f", last seen {worker.last_heartbeat:%Y-%m-%d %H:%M}" if worker.last_heartbeat else ""
-        print_fact("worker", f"{worker.name}: {worker.status.lower()}{seen}")
+        yield "worker", f"{worker.name}: {worker.status.lower()}{seen}"
     for model in status.models:
         if model.overview:
-            print_fact("overview", f"{model.name}: {model.overview}")
-    print_line("")
-    if status.deployments:
-        print_table(
-            ("deployment", "last run", "state", "last verdict", "next run"), map(_list_cells, status.deployments)
-        )
-    else:
-        print_line("no deployments yet: run gradmill up or gradmill register")
-    print_line("")
-    for each in status.deployments:
-        if each.ended_badly:
+            yield "overview", f"{model.name}: {model.overview}"
+
+
+def _describe_deployments(status: "Status") -> Iterator[Text | PageTable]:
+    if not status.deployments:
+        yield "no deployments yet: run gradmill up or gradmill register"
+    head = ("deployment", "last run", "state", "last verdict", "next run")
+    yield PageTable([*map(_list_cells, status.deployments)], head)
+    for deployment in status.deployments:
+        if deployment.ended_badly:
             continue
-        if each.judged and each.judged.message:
-            print_line(f"{each.name}: {each.judged.verdict}: {each.judged.message.splitlines()[0]}")
-        elif each.message:
-            print_line(f"{each.name}: {each.message.splitlines()[0]}")
+        if deployment.judged and deployment.judged.message:
+            reason = deployment.judged.message.splitlines()[0]
+            yield f"{deployment.name}: {deployment.judged.verdict}: {reason}"
+        elif deployment.message:
+            yield f"{deployment.name}: {deployment.message.splitlines()[0]}"
     for run in status.queued:
-        print_line(f"queued: {run.name}: {run.reason}")
+        yield f"queued: {run.name}: {run.reason}"
 
 
 def _list_cells(deployment: "Deployment") -> tuple[str, ...]:
@@ -399,7 +403,7 @@ def _collect_metrics(output: Path | None) -> Answer:
     return Answer(document, text, report_faults(found.faults, *state.KINDS))
 
 
-def doctor(as_json: bool, debug: bool, device: DeviceOption = Device.AUTO) -> Answer:
+def doctor(debug: bool, device: DeviceOption = Device.AUTO) -> Answer:
     """Show what this machine offers, what is wrong with it and what to do.
 
     Exit code 0: ready; 5: --device cuda and no GPU that works; 4: no source of the data; 1: anything else that is
@@ -411,24 +415,19 @@ def doctor(as_json: bool, debug: bool, device: DeviceOption = Device.AUTO) -> An
         environment.settle_prefect()
     from flows.doctor import examine
 
-    findings = []
-    for finding in examine(device, debug):
-        findings.append(finding)
-        if not as_json:
-            _print_finding(finding)
+    display.wait("examining this machine")
+    findings = [*examine(device, debug)]
     exit_code = max(finding.exit_code for finding in findings)
     problems = ", ".join(finding.name for finding in findings if finding.exit_code)
-    text = Text(f"\nnot ready: {problems} (exit code {exit_code})" if problems else "\nready", "bold")
+    conclusion = f"not ready: {problems} (exit code {exit_code})" if problems else "ready"
+    facts = PageTable([row for finding in findings for row in _list_finding(finding)])
     document = {"ready": not exit_code, "exit_code": exit_code, "checks": findings}
-    return Answer(
-        document, lambda: open_stdout().print(text, soft_wrap=True), typer.Exit(exit_code) if exit_code else None
-    )
+    page = Page("", "", (Section("", (facts,)), Section("", (Strong(conclusion),))))
+    return Answer(document, lambda: page, typer.Exit(exit_code) if exit_code else None)
 
 
-def _print_finding(finding: "Diagnosis") -> None:
-    """Print a finding, and a second line if there is something to do."""
-    console, name = open_stdout(), f"{finding.name.replace('_', ' '):<14}"
-    lead = Text.assemble((f"{finding.status.value:<9}", STYLES[finding.status]), (name, "bold"))
-    for text in [finding.found] + [f"to do: {finding.action}"] * bool(finding.action):
-        console.print(Text.assemble(lead, fit(text, console, INDENT)), soft_wrap=True)
-        lead = Text(" " * INDENT)
+def _list_finding(finding: "Diagnosis") -> Iterator[tuple[str, str]]:
+    """A finding, and a second row if there is something to do."""
+    yield finding.name.replace("_", " "), f"{finding.status}: {finding.found}"
+    if finding.action:
+        yield "", f"to do: {finding.action}"

@@ -4,13 +4,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from flows.cli import display
 from flows.cli.data import check_header, is_there, normalize_source, require_rows, require_utf8
-from flows.cli.display import print_fact, print_facts, print_line, print_table
+from flows.cli.display import draw_facts
 from flows.cli.errors import Answer, conclude
 from flows.cli.options import PORT, Given, ModelArgument, Quiet, Verbose, Version, as_typed, require, validate_document
 from flows.cli.train import run_flow
@@ -21,10 +21,7 @@ from tasks.parameters.addresses import is_database
 from tasks.records import Prediction
 from tasks.store import model_folder
 from tasks.store.artifact_paths import REJECTS
-
-if TYPE_CHECKING:
-    from tasks.judging.evaluation_result import EvaluationResult
-
+from tasks.store.page_rendering import Page
 
 FEW = 5  # the most rows whose predictions are printed
 
@@ -40,7 +37,7 @@ def predict(given: Annotated[Given, PredictParameters], verbose: Verbose = False
     parameters = validate_document(PredictParameters, given | places, "predict")
     _check_prediction(parameters)
     done, _ = run_flow("predict", parameters, verbose, quiet)
-    return Answer(dict(done), lambda: show_prediction(done))  # with full paths, unlike its document
+    return Answer(dict(done), lambda: draw_prediction(done))  # with full paths, unlike its document
 
 
 def _check_prediction(parameters: PredictParameters) -> None:
@@ -97,23 +94,9 @@ def evaluate(given: Annotated[Given, EvaluateParameters], verbose: Verbose = Fal
     elif parameters.data is not None:
         labelled_rows.find_images(parameters.data)
     judged, _ = run_flow("evaluate", parameters, verbose, quiet)
-    return Answer(judged, lambda: _show_evaluation(judged))
+    from flows.pages.run_pages import evaluation_page
 
-
-def _show_evaluation(result: "EvaluationResult") -> None:
-    """Print the facts and tables of the evaluation's page: names to the left, numbers to the right."""
-    from flows.pages import run_pages
-    from tasks.store.version_page import tabulate_periods
-
-    for label, value in [("judged", run_pages.describe_evaluation(result)), *run_pages.list_evaluation_facts(result)]:
-        print_fact(label, value)
-    for rows, head in (
-        run_pages.tabulate_evaluation(result),
-        tabulate_periods([dict(each) for each in result.periods]),
-    ):
-        if rows:
-            print_line("")
-            print_table(head, [[*map(str, row)] for row in rows], right=head[1:])
+    return Answer(judged, lambda: evaluation_page(judged))
 
 
 def demo(
@@ -141,8 +124,8 @@ def demo(
     server.run([listener])
 
 
-def show_prediction(result: Prediction) -> None:
-    """Print how many rows were predicted, how fast, how reliably, and where they are."""
+def draw_prediction(result: Prediction) -> Page:
+    """How many rows were predicted, how fast, how reliably, and where they are."""
     from flows.pages.run_pages import describe_quality
 
     by = f"{result.name} version {result.version} ({result.provider}) in {format_duration(result.seconds)}"
@@ -156,7 +139,7 @@ def show_prediction(result: Prediction) -> None:
         *(("" if number else "answers", each) for number, each in enumerate(_list_answers(result))),
     ]
     following = "retrain" if result.drift.verdict == "drift" else "show"
-    print_facts(facts, [as_typed(f"{following} {result.name}")])
+    return draw_facts(facts, [as_typed(f"{following} {result.name}")])
 
 
 def _list_answers(result: Prediction) -> Iterator[str]:

@@ -9,11 +9,10 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel
-from rich.text import Text
 
 from flows.cli import display
 from flows.cli.data import check_header, is_there, normalize_source, suggest_name
-from flows.cli.display import choose_marks, print_facts, print_table
+from flows.cli.display import draw_facts
 from flows.cli.errors import Answer
 from flows.cli.options import Given, Quiet, Verbose, as_typed, given_options, require, validate_document
 from flows.server import connection
@@ -28,6 +27,7 @@ from tasks.parameters.form import WORDS, ParameterModel
 from tasks.records import QUESTIONS, GateVerdict
 from tasks.serving import task
 from tasks.store import mirror_sync, model_folder, own_data, tuning_result, verification
+from tasks.store.page_rendering import Page, PageTable, Section
 
 if TYPE_CHECKING:
     from flows.pages.report import RetrainReport, TuneReport
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 # Slow imports, hidden by the start of the server; not needed if nothing is trained.
 TO_TRAIN = "tasks.fitting.trainer", "tasks.judging.plots", "tasks.serving.onnx_graph"
 TO_RUN = "prefect.flow_engine", "prefect.task_engine", "fastapi.encoders"  # the last for the run's parameters
-DROPS = "champion_accuracy", "champion_recall"  # gates whose value is the drop of a share
-AGAINST_ONE = " of version "  # in the reason of a bound: the bound is that version's
 
 
 def retrain(given: Annotated[Given, RetrainParameters], verbose: Verbose = False, quiet: Quiet = False) -> Answer:
@@ -59,9 +57,9 @@ def retrain(given: Annotated[Given, RetrainParameters], verbose: Verbose = False
     if report.outcome == "refused":
         if report.frozen:
             print(f"frozen      {describe_freeze(report)}", file=sys.stderr)
-        return Answer(report, lambda: show_gates(report.gates), failure)
+        return Answer(report, lambda: Page("", "", (draw_gates(report.gates),)), failure)
     owes_predictions = failure is not None and parameters.predict
-    return Answer(report, lambda: show_retrain(report, owes_predictions), failure)
+    return Answer(report, lambda: draw_retrain(report, owes_predictions), failure)
 
 
 def tune(given: Annotated[Given, TuneParameters], verbose: Verbose = False, quiet: Quiet = False) -> Answer:
@@ -82,7 +80,7 @@ def tune(given: Annotated[Given, TuneParameters], verbose: Verbose = False, quie
     narrow_space(parameters.training, parameters.search.space)  # report errors in it now
     report, failure = run_flow("tune", parameters, verbose, quiet)
     use = as_typed(_command_with(parameters, report.settings))
-    return Answer(report, lambda: show_search(report, use), failure)
+    return Answer(report, lambda: draw_search(report, use), failure)
 
 
 def _complete_kept_name(given: dict[str, Any], command: str) -> dict[str, Any]:
@@ -219,51 +217,29 @@ def run_flow(
     return report, failure
 
 
-def show_gates(verdicts: Sequence[GateVerdict]) -> None:
-    """Print the verdicts and their bounds on a terminal; in a log each verdict already has its line."""
-    if not verdicts or not progress.is_watched:
-        return
-    from tasks.judging.gates import format_value
+def draw_gates(verdicts: Sequence[GateVerdict]) -> Section:
+    """The verdicts and their bounds for a terminal; in a log each verdict already has its line."""
+    if not progress.is_watched:
+        return Section("", ())
+    from tasks.store.version_page import tabulate_gates  # late, because it imports numpy
 
-    console, rows = progress.CONSOLE, []
-    for each in verdicts:
-        is_judged, found = each.verdict != "recorded", format_value(each)
-        mark = Text(*choose_marks(console)[each.passed]) if is_judged else ""
-        if each.name in DROPS:
-            found = f"{format_number(abs(each.value))} {'less' if each.value >= 0 else 'more'}"
-        rows.append((mark, each.name, found, _describe_bound(each)))
-    console.print()
-    print_table(("", "gate", "found", "bound"), rows, right=("found",), console=console)
-    refused = [each.name for each in verdicts if each.verdict == "refused" and each.name in QUESTIONS]
-    if refused:
-        console.print("\n".join(["", *(f"{name} asks: {QUESTIONS[name]}" for name in refused)]), markup=False)
-    console.print()
+    refused = [verdict.name for verdict in verdicts if verdict.verdict == "refused" and verdict.name in QUESTIONS]
+    questions = (f"{name} asks: {QUESTIONS[name]}" for name in refused)
+    rows, head, _ = tabulate_gates(verdicts)
+    return Section("", (PageTable([row[:-1] for row in rows], head[:-1]), *questions))
 
 
-def _describe_bound(verdict: GateVerdict) -> str:
-    """The bound; if there is none, the compared version and why it does not count."""
-    if verdict.verdict != "recorded":
-        required, _, why = verdict.detail.partition(" required")
-        return f"{required}{why}" if AGAINST_ONE in why else required
-    if not verdict.name.startswith("champion"):
-        return "recorded"
-    _, opened, why = verdict.detail.partition("no bound (")
-    return f"recorded: {why.removesuffix(')') if opened else verdict.detail}"
-
-
-def show_retrain(result: "RetrainReport", owes_predictions: bool) -> None:
-    """Print what was trained, how good it is, where it is, and what to try next."""
+def draw_retrain(result: "RetrainReport", owes_predictions: bool) -> Page:
+    """What was trained, how good it is, where it is, and what to try next."""
     quality = task.find_task(result.model).summary(result.metrics)
-    made = f"{result.model} ({result.implementation}) on {result.device}: {quality}"
+    trained = f"{result.model} ({result.implementation}) on {result.device}: {quality}"
     predictions = "none: the run failed before they were made" if owes_predictions else ""
     if predicted := result.prediction:
         by = f"version {predicted.version}{', the champion' * (predicted.version == result.champion)}"
         predictions = f"{predicted.path} ({pluralize(predicted.rows, 'row')} by {by}, {result.provider})"
     mirror = result.mirror
-    if result.was_trained:
-        show_gates(result.gates)
     facts = [
-        ("trained" if result.was_trained else "kept", made),
+        ("trained" if result.was_trained else "kept", trained),
         (result.outcome, _describe_standing(result)),
         ("model", result.model_path or ""),
         ("frozen", describe_freeze(result) * result.frozen),
@@ -271,7 +247,9 @@ def show_retrain(result: "RetrainReport", owes_predictions: bool) -> None:
         ("predictions", predictions),
         ("evidence", result.run),
     ]
-    print_facts(facts, list_next_steps(result))
+    page = draw_facts(facts, list_next_steps(result))
+    gates = draw_gates(result.gates) if result.was_trained else Section("", ())
+    return page._replace(sections=(gates, *page.sections))
 
 
 def describe_freeze(result: "RetrainReport") -> str:
@@ -328,23 +306,25 @@ def list_next_steps(result: "RetrainReport") -> list[str]:
     return [as_typed(command) for command in commands]
 
 
-def show_search(result: "TuneReport", use: str) -> None:
-    """Print the settings found, their gain over the previous settings, and the command to ``use`` them."""
+def draw_search(result: "TuneReport", use: str) -> Page:
+    """The settings found, their gain over the previous settings, and the command to ``use`` them."""
     from tasks.fitting.search_space import describe_settings
 
     found, before = (
-        (format_number(fmean(each)) if each else "none") + (f" ± {stdev(each):.1g}" if len({*each}) > 1 else "")
-        for each in (result.validation_losses, result.default_losses)
+        (format_number(fmean(losses)) if losses else "none") + (f" ± {stdev(losses):.1g}" if len({*losses}) > 1 else "")
+        for losses in (result.validation_losses, result.default_losses)
     )
-    rows = [
+    facts = [
         (result.outcome, f"{result.name}: the best of {pluralize(len(result.trials), 'trial')}"),
         ("settings", describe_settings(result.settings)),
         ("loss", f"{found} on {pluralize(result.num_validation, 'validation example')}; without the search {before}"),
         ("kept", result.path or "nothing: the previous settings are as good, or better"),
         ("evidence", result.run),
     ]
-    print_facts(rows, [] if result.retrained or not result.path else [use])
+    page = draw_facts(facts, [] if result.retrained or not result.path else [use])
+    following: Sequence[Section] = ()
     if result.retrained and result.retrained.outcome == "refused":
-        show_gates(result.retrained.gates)
+        following = (draw_gates(result.retrained.gates),)
     elif result.retrained:
-        show_retrain(result.retrained, owes_predictions=False)
+        following = draw_retrain(result.retrained, owes_predictions=False).sections
+    return page._replace(sections=(*page.sections, *following))

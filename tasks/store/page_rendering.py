@@ -1,4 +1,6 @@
-"""A page as sections of text, tables and pictures, rendered as Markdown (Prefect, READMEs) or as HTML.
+"""A page as sections of text, tables and pictures, rendered as Markdown (Prefect, READMEs), HTML, or for a terminal.
+
+The terminal's renderer is in flows/cli/display.py.
 
 Text from users and data is kept as it is and escaped only here: only ``Code``, ``Strong``, ``Link`` and our own
 addresses are markup. Credentials in addresses are removed.
@@ -50,10 +52,14 @@ Text = str | tuple[str, ...]  # a line, or its parts in order
 
 
 class PageTable(NamedTuple):
-    """Rows below a header; without a header the first cell of a row names the second."""
+    """Rows below a header; without a header the first cell of a row names the second.
+
+    A narrow terminal leaves out the ``spare`` columns, the first of them first.
+    """
 
     rows: Sequence[tuple[Text, ...]]
     head: Sequence[str] = ()
+    spare: Sequence[str] = ()
 
 
 class PagePicture(NamedTuple):
@@ -102,7 +108,7 @@ def render_html(page: Page) -> str:
 
 
 def _render(page: Page, template: str, **options: bool) -> str:
-    sections = [*_shown_sections(page)]
+    sections = [*list_sections(page)]
     return _load_templates().get_template(template).render(page=page, sections=sections, **options)
 
 
@@ -116,7 +122,7 @@ def _load_templates() -> "jinja2.Environment":
         trim_blocks=True,
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
     )
-    environment.filters |= {"parts": _parts, "kind": lambda block: type(block).__name__, "uri": make_data_uri}
+    environment.filters |= {"parts": list_parts, "kind": lambda block: type(block).__name__, "uri": make_data_uri}
     environment.filters |= {"inline": _markdown_inline, "line": markdown_line, "cell": _markdown_cell}
     return environment
 
@@ -126,13 +132,14 @@ def make_data_uri(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
-def _shown_sections(page: Page) -> Iterator[Section]:
+def list_sections(page: Page) -> Iterator[Section]:
+    """The sections of a page that have content, without empty blocks."""
     for title, blocks in page.sections:
         if shown := tuple(block for block in blocks if block and not (isinstance(block, PageTable) and not block.rows)):
             yield Section(title, shown)
 
 
-def _parts(text: Text) -> Iterator[tuple[str, str, str]]:
+def list_parts(text: Text) -> Iterator[tuple[str, str, str]]:
     """Yield each part as (HTML element or "", text, address or "").
 
     The text is one line without invisible characters.
@@ -148,7 +155,7 @@ def _parts(text: Text) -> Iterator[tuple[str, str, str]]:
 def _markdown_inline(text: Text) -> str:
     """Text within a line."""
     marked = {"code": _markdown_code, "strong": lambda words: f"**{in_markdown(words.strip())}**"}
-    shown = ((marked.get(element, in_markdown)(words), address) for element, words, address in _parts(text))
+    shown = ((marked.get(element, in_markdown)(words), address) for element, words, address in list_parts(text))
     return "".join(f"[{words}]({address})" if address else words for words, address in shown).strip()
 
 

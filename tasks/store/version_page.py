@@ -405,7 +405,7 @@ def tabulate_gates(gates: Iterable[GateVerdict]) -> PageTable:
             gate.name,
             gate.verdict if gate.passed else Strong(gate.verdict),
             tell_apart(gate.value, gate.minimum, gate.maximum),
-            gate.detail,
+            gate.detail.replace(" required", "", 1),
             QUESTIONS.get(gate.name, ""),
         )
         for gate in gates

@@ -3,6 +3,7 @@
 import json
 import shlex
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -392,3 +393,54 @@ def test_drift_of_the_name_in_this_store_starts_a_retrain_and_what_a_retrain_fin
     labels = {"prefect.resource.id": live_progress.model_resource(name), live_progress.FLOW: flow}
     labels |= {live_progress.STORE: identity.require().id if is_ours else "another"}
     assert trigger.match.matches(Resource(labels)) == is_started
+
+
+@pytest.mark.slow
+def test_another_store_on_a_server_is_refused_with_the_owner_and_changes_nothing_until_it_adopts(
+    houses: Server, artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said(NIGHTLY)
+    before, owner = houses.list("deployments"), identity.require()
+    other = Path(shutil.copytree(artifacts, tmp_path / "other"))
+    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(other))
+    refused(2, "register", f"is a copy of the store {owner.id} in {artifacts}", "gradmill up --adopt")
+    (other / "store.json").unlink()  # and now a store of its own
+    for command in (
+        "register",
+        "schedule houses --cron '9 9 * * *'",
+        "pause houses",
+        "skip houses",
+        "trigger retrain-houses",
+        "unschedule houses",
+        "remove houses --yes",
+    ):
+        refused(2, command, f"belong to the store {owner.id} in {artifacts}", "--adopt")
+    assert houses.list("deployments") == before
+    said("register --adopt")
+    tags = {each["name"]: each["tags"] for each in houses.list("deployments")}
+    assert [name for name, words in tags.items() if identity.require().tag not in words or owner.tag in words] == []
+    assert houses.crons("retrain-houses") == {"0 3 * * *": True}
+    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(artifacts))
+    refused(2, "unschedule houses", f"{other} on ", "--adopt")
+
+
+def test_a_store_keeps_its_id_where_it_is_renamed_or_its_host_is_and_a_copy_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def use(folder: Path, host: str = "one") -> str:
+        monkeypatch.setenv("GRADMILL_ARTIFACTS", str(folder))
+        monkeypatch.setattr(socket, "gethostname", lambda: host)
+        return identity.require().id
+
+    first, moved, copy = (tmp_path / name for name in ("first", "moved", "copy"))
+    made = use(first)
+    assert use(first, "two") == made, "a container's host name is new at each start"
+    first.rename(moved)
+    assert use(moved, "three") == made
+    (moved / ".store").chmod(0o400)  # its change time is new
+    assert use(moved, "three") == made
+    shutil.copytree(moved, copy)
+    with pytest.raises(UsageError, match=f"is a copy of the store {made}"):
+        use(copy, "three")
+    assert identity.require(adopt=True).id != made
+    assert use(moved, "three") == made

@@ -184,6 +184,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a name twice.feather": (lambda path: pyarrow.feather.write_feather(name_twice(), path), "'city'"),
     "an empty name.csv": (text("area,,price\n1,2,3\n"), "name"),
     "2001 columns.csv": (text(WIDE), "2,000"),
+    "row names as R writes them.csv": (text("area,price\n" + "h1,1,2\n" * 9), "as R writes it, add one"),
     "a title above the header.csv": (text("Houses of 2024\n" + HEAD + MANY), "remove what stands above"),
     "a title above a header whose rows have decimal commas.csv": (
         text("Houses of 2024\n\n" + HEAD.replace(",", ";") + "80,5;Ulm;true;1,5\n" * 240),

@@ -77,8 +77,10 @@ class _CsvFile:
         text = (head.rpartition(b"\n")[0] or head).decode(errors="replace")
         self.delimiter = delimiter if delimiter in DELIMITERS else find_delimiter(text)
         with explain_file_errors(name, "CSV with a header", "see its first line"):
-            rows = filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=self.delimiter, strict=True))
-            self.names = _name_index(next(rows), rows)
+            rows = csv.reader(io.StringIO(text, newline=""), delimiter=self.delimiter, strict=True)
+            self.names = next(filter(None, rows))
+        if self.names[0] == "" and len(self.names) > 1 and UNNAMED_INDEX not in self.names:  # as pandas writes it
+            self.names[0] = UNNAMED_INDEX
         # a comma at the end of each line is no reason to refuse a prediction
         check_names(self.names, name, may_be_blank=not self._is_strict)
         is_first = selection.finds_forms and not selection.is_again
@@ -216,31 +218,16 @@ class _CsvFile:
             return broken_file(self._name, reason, pluralize(expected, "field"))
         action = "quote fields that contain the delimiter, and write the file again"
         if 2 * len(rejects) > rows:
-            action = f"if the first line is not the header, remove what stands above the header; otherwise {action}"
+            action = (
+                f"if the first line is not the header, remove what stands above the header; if the header has no name "
+                f"for the first column, as R writes it, add one; otherwise {action}"
+            )
         return DataError(
             f"{pluralize(len(rejects), 'row')} of {rows:,} in {self._name} with more or fewer fields than the header: "
             f"the first is row {first}, with {fields} (rows count from 0)",
             pluralize(expected, "field"),
             action,
         )
-
-
-def _name_index(header: list[str], rows: Iterator[list[str]]) -> list[str]:
-    """The header, with a name for a first column that has none: pandas and R write row names this way.
-
-    R's ``write.table`` does not even give it a field: all rows then have one more field than the header, not an empty
-    last one. If first fields repeat, they name no rows: the fault is a comma that is not in quotes, as in 1,234.
-    """
-    if UNNAMED_INDEX in header:
-        return header
-    if header[0] == "" and len(header) > 1:
-        return [UNNAMED_INDEX, *header[1:]]
-    first = list[list[str]]()
-    with contextlib.suppress(csv.Error):  # reported when the row is read
-        first.extend(itertools.islice(rows, SNIFFED_ROWS))
-    has_names = bool(first) and all(len(row) == len(header) + 1 for row in first) and any(row[-1] for row in first)
-    has_names &= len({row[0] for row in first}) == len(first)
-    return [UNNAMED_INDEX, *header] if has_names else header
 
 
 def _insert_rejected(table: pa.Table, rejects: dict[int, Any]) -> pa.Table:

@@ -1,5 +1,6 @@
 """The gate against what is published: statistics against scipy and simulation, verdicts by construction."""
 
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,15 +38,12 @@ RNG = np.random.default_rng(0)
 
 @pytest.mark.parametrize(("lost", "won"), [(12, 3), (5, 0), (40, 25), (12, 8), (200, 150)])
 def test_p_of_one_comparison_is_that_of_mcnemars_one_sided_exact_test(lost: int, won: int) -> None:
-    """With no margin, so that nothing but the p counts; for many rows the normal approximation is never below it."""
+    """With no margin, so that nothing but the p counts, and with as many rows as a normal variable stands for."""
     exact = scipy.stats.binomtest(lost, lost + won, alternative="greater").pvalue
-    error = 4 * np.sqrt(exact / 40_000)
-    normal = exact if lost + won <= 100 else scipy.stats.norm.sf((lost - won - 2) / np.sqrt(lost + won))
-    for rows, expected in (2_000, exact), (20_000, normal):
+    for rows in (2_000, 20_000):
         parts = np.repeat([1, -1, 0], [lost, won, rows - lost - won])[:, None]
-        p = champion.compare(parts, np.zeros(1), rows, draws=40_000)[2][0]
-        assert p == pytest.approx(expected, abs=error)
-        assert p >= exact - error
+        _, _, (p,) = champion.compare(parts, np.zeros(1), rows, draws=40_000)
+        assert p == pytest.approx(exact, abs=4 * np.sqrt(exact / 40_000))
 
 
 def test_p_of_one_version_is_that_of_scipys_paired_permutation_test() -> None:
@@ -71,38 +69,26 @@ def test_few_rows_that_differ_much_are_no_normal_variable(rows: int, others: flo
     assert p[0] == pytest.approx(chance, abs=0.015)
 
 
-def test_versions_that_are_equal_and_a_candidate_that_is_one_of_them_cost_nothing() -> None:
-    change = RNG.normal(0.0001, 0.0005, (400, 1))
-    _, _, alone = champion.compare(change, np.zeros(1))
-    _, _, many = champion.compare(change * np.repeat([1, 0], 50), np.zeros(100))
-    assert many.tolist() == [alone[0]] * 50 + [1.0] * 50
-
-
-def test_classes_that_cannot_exceed_their_margin_cost_nothing() -> None:
+def test_comparisons_that_agree_or_cannot_exceed_their_margin_cost_the_others_nothing() -> None:
     change = np.repeat([1, -1, 0], [60, 40, 1900])[:, None]
     of_classes = change * (np.arange(2000)[:, None] % 10 == np.arange(10))
-    margins, sizes = np.repeat([0.005, 0.1], [1, 10]), np.repeat([2000, 200], [1, 10])
-    _, _, (alone,) = champion.compare(change, margins[:1], 2000)
-    _, _, (among, *others) = champion.compare(np.hstack([change, of_classes]), margins, sizes)
-    assert among == pytest.approx(alone, abs=0.01)
-    assert others == [1] * 10, "within their margin"
+    margins, sizes = np.repeat([0.005, 0.1], [2, 10]), np.repeat([2000, 200], [2, 10])
+    _, _, alone = champion.compare(change, margins[:1], 2000)
+    _, _, p = champion.compare(np.hstack([change, change, of_classes]), margins, sizes)
+    assert p == pytest.approx(np.append(np.repeat(alone, 2), np.ones(10)), abs=0.01)
 
 
-@pytest.mark.parametrize(("k", "times"), [(1, 400), (10, 300), (100, 100)])
-def test_equal_models_are_seldom_refused_however_many_versions_are_kept(
-    k: int, times: int, monkeypatch: pytest.MonkeyPatch
+def test_equal_models_are_seldom_refused_though_ten_classes_are_compared_with_two_versions(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """They differ by chance in 530 of 10,000 rows of ten classes.
-
-    By the best version alone and McNemar's two-sided test it would be 1, 9 and 28 percent.
-    """
+    """They differ by chance in 530 of 10,000 rows."""
     monkeypatch.setattr(champion, "compare", partial(champion.compare, draws=400))
-    rng, refused, truth = np.random.default_rng(k), 0, np.arange(10_000) % 10
-    for _ in range(times):
-        labels = np.tile(truth, (k + 1, 1))
-        labels[:, :1060] -= rng.random((k + 1, 1060)) >= 0.5
+    rng, refused, truth = np.random.default_rng(2), 0, np.arange(10_000) % 10
+    for _ in range(400):
+        labels = np.tile(truth, (3, 1))
+        labels[:, :1060] -= rng.random((3, 1060)) >= 0.5
         refused += not all(each.passed for each in compare_labels(*labels, truth=truth, names="0123456789").gates)
-    assert refused / times < 0.05 + 2 * np.sqrt(0.05 * 0.95 / times)
+    assert refused / 400 < 0.05 + 2 * np.sqrt(0.05 * 0.95 / 400)
 
 
 # Verdicts on classes
@@ -119,10 +105,13 @@ def wrong_on(*rows: range) -> Array:
     return label
 
 
-def compare_labels(candidate: Array, *kept: Array, truth: Array = TRUTH, names: Any = tuple("abcd")) -> Comparison:
+def number_versions(versions: Iterable[Answers]) -> list[ModelAnswers]:
+    return [ModelAnswers(number, each) for number, each in enumerate(versions, start=1)]
+
+
+def compare_labels(candidate: Array, *kept: Array, truth: Array = TRUTH, names: Any = "abcd") -> Comparison:
     ours, *versions = (Answers(truth, label, truth, truth) for label in (candidate, *kept))
-    numbered = [ModelAnswers(number, each) for number, each in enumerate(versions, start=1)]
-    return champion.compare_labels(ours, numbered, names, Gates())
+    return champion.compare_labels(ours, number_versions(versions), names, Gates())
 
 
 FIRST, SECOND = wrong_on(range(4)), wrong_on(range(4), range(250, 254))
@@ -162,26 +151,25 @@ def test_linear_regression_may_lose_5_percent_to_the_best_kept_version(scale: fl
     """Errors scaled by 1.02 are a loss 1.0404 times as large, by 1.03 one 1.0609 times."""
     errors, truth = np.random.default_rng(0).normal(0, 0.01, 1000), np.zeros(1000)
     ours, *kept = (Answers(truth, errors * times, truth, truth[:0]) for times in (scale, 2, 1))
-    numbered = [ModelAnswers(number, each) for number, each in enumerate(kept, start=1)]
-    (verdict,), best = champion.compare_squared_errors(ours, numbered, Gates())
+    (verdict,), best = champion.compare_squared_errors(ours, number_versions(kept), Gates())
     assert (verdict.passed, best) == (passes, 2)
 
 
-@pytest.mark.parametrize("right", [10_000, 9_000, 8_437, 8_213, 7_777, 7_001, 51])
-def test_a_drop_of_accuracy_by_exactly_the_bound_passes_and_one_row_more_does_not(right: int) -> None:
-    """50 of 10 000 rows are 0.005, and no chance (p is tiny); as floats 0.8437 - 0.8387 is a little more."""
-    truth, kept, *candidates = (np.repeat([0, 1], [at, 10_000 - at]) for at in (10_000, right, right - 50, right - 51))
-    passed = [compare_labels(each, kept, truth=truth, names=("only",)).gates[0].passed for each in candidates]
-    assert passed == [True, False]
+# The gate by its place, rows, those of the first class, how many of these are right, and how many fewer may be.
+EXACT_DROPS = [
+    *((0, 10_000, 10_000, right, 50) for right in (10_000, 9_000, 8_437, 8_213, 7_777, 7_001, 51)),
+    *((1, 110 * k, 10 * k, right, k) for k in (30, 47, 81, 183) for right in (k + 1, 7 * k, 10 * k)),
+]
 
 
-@pytest.mark.parametrize(("k", "right"), [(k, right) for k in (30, 47, 81, 183) for right in (k + 1, 7 * k, 10 * k)])
-def test_a_drop_of_recall_by_exactly_a_tenth_passes_for_any_counts(k: int, right: int) -> None:
-    """A class of ``10 k`` rows loses ``k``; with ``k`` at 30 or more, chance explains it no longer."""
-    truth, kept, *candidates = (
-        np.repeat([0, 1], [at, 110 * k - at]) for at in (10 * k, right, right - k, right - k - 1)
-    )
-    passed = [compare_labels(each, kept, truth=truth, names=("small", "large")).gates[1].passed for each in candidates]
+@pytest.mark.parametrize(("gate", "rows", "first", "right", "drop"), EXACT_DROPS)
+def test_a_drop_by_exactly_the_bound_passes_and_one_row_more_does_not(
+    gate: int, rows: int, first: int, right: int, drop: int
+) -> None:
+    """No chance explains it, for drops of 30 or more; as floats 0.8437 - 0.8387 is a little more than 0.005."""
+    counts = first, right, right - drop, right - drop - 1
+    truth, kept, *candidates = (np.repeat([0, 1], [count, rows - count]) for count in counts)
+    passed = [compare_labels(each, kept, truth=truth).gates[gate].passed for each in candidates]
     assert passed == [True, False]
 
 
@@ -267,7 +255,7 @@ def test_each_version_is_compared_on_the_rows_that_it_was_not_trained_on_and_the
         assert (found.verdict, words in found.detail) == (verdict, True)
     (worse,), best = compare(answers(ours), by_heart, model(3, good, at < 500))
     assert (worse.passed, best) == (False, 3)
-    assert (worse.value, worse.maximum) == pytest.approx((ours[:500].mean(), 1.01 * good[:500].mean() + 1e-3**2 / 2))
+    assert worse.value == pytest.approx(ours[:500].mean())
     assert words in worse.detail, "what decides nothing is said"
 
 
@@ -280,18 +268,19 @@ def test_rows_of_one_group_are_no_evidence_of_their_own() -> None:
     assert compare(*models, key=groups, rule=SplitRule(rule="group", test=0.2, column="g")).gates[0].passed
 
 
-def test_log_loss_is_compared_by_probabilities() -> None:
-    labels, objective = RNG.integers(0, 2, 1000), Objective(Loss.CROSS_ENTROPY)
-    ours, sure = (
-        Answers.ask(np.log, np.where(np.eye(2)[labels] > 0, p, 1 - p).__getitem__, labels, objective)
-        for p in (0.8, 0.9)
-    )
-    (found,), _ = compare(ours, ModelAnswers(1, sure), objective=objective)
+def test_a_log_loss_may_rise_by_five_thousandths() -> None:
+    ours, sure = -np.log([np.full(1000, 0.8), np.full(1000, 0.9)])
+    (found,), _ = compare(answers(ours), model(1, sure), objective=Objective(Loss.CROSS_ENTROPY))
     assert not found.passed
-    assert (found.value, found.maximum) == pytest.approx((-np.log(0.8), 0.005 - np.log(0.9)))
+    assert (found.value, found.maximum) == pytest.approx((ours[0], 0.005 + sure[0]))
 
 
 # Through the store
+
+
+def find_best(versions: list[Contender]) -> int:
+    losses = [each.evaluated.metrics["test_loss"] for each in versions]
+    return 1 + losses.index(min(losses))
 
 
 def test_a_held_version_is_compared_with_nothing_though_it_is_damaged(
@@ -299,11 +288,7 @@ def test_a_held_version_is_compared_with_nothing_though_it_is_damaged(
 ) -> None:
     pointer.rollback(NAME)
     damage(artifact_paths.version(NAME, 2) / "model.onnx", 100)
-    exported, asked = candidates[2].exported, candidates[2].parameters
-    verdicts, _ = champion.compare_with_published(
-        NAME, exported.onnx, candidates[2].prepared, asked.gates, asked.training
-    )
-    assert "of version 1" in verdicts[-1].detail
+    assert "of version 1" in candidates[2].publish().gates[-1].detail
 
 
 def test_a_candidate_meets_the_champion_and_the_best_of_the_last_comparison_and_no_other(
@@ -311,8 +296,7 @@ def test_a_candidate_meets_the_champion_and_the_best_of_the_last_comparison_and_
 ) -> None:
     """What a held version says of the best does not count: then the second version does, which met the first alone."""
     candidates[2].publish()
-    losses = [each.evaluated.metrics["test_loss"] for each in candidates[:2]]
-    best = 1 + losses.index(min(losses))
+    best = find_best(candidates[:2])
     assert champion.list_opponents(NAME) == [3, best]
     pointer.promote(NAME, best)
     assert champion.list_opponents(NAME) == [best]
@@ -329,8 +313,7 @@ def test_pruning_keeps_the_best_of_the_last_comparison_so_that_small_losses_cann
     """The manifest of the newest version names it; while that one is damaged nothing is pruned."""
     monkeypatch.setattr(housekeeping, "GRACE", -housekeeping.GRACE)  # demoted long ago
     candidates[2].publish()
-    losses = [each.evaluated.metrics["test_loss"] for each in candidates[:2]]
-    best = 1 + losses.index(min(losses))
+    best = find_best(candidates[:2])
     assert [model_folder.find_manifest(NAME, number).best_version for number in (1, 2, 3)] == [None, 1, best]
     for number in (3 - best, 3, 3 - best):  # the previous version is then never the best
         pointer.promote(NAME, number)

@@ -13,6 +13,7 @@ The folder is flat; a test module's first word says what it tests:
 Whatever two of them need lies in a module without the prefix ``test_``; none imports another.
 """
 
+import json
 import os
 import shutil
 import sys
@@ -20,7 +21,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from duty import Duty
     from flows.pages.report import RetrainReport
     from prefect_ui import Server
-    from tasks.records import PreparedDataset
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -174,42 +174,40 @@ def home(prefect_api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 @pytest.fixture(scope="session")
-def pipeline(server: str, fashion_mnist_files: Path, tmp_path_factory: pytest.TempPathFactory) -> "Pipeline":
+def pipeline(
+    server_settings: "Settings", fashion_mnist_files: Path, tmp_path_factory: pytest.TempPathFactory
+) -> "Pipeline":
     """Real retrains through the real Prefect engine, each run once however many tests look at it."""
-    return Pipeline(server, fashion_mnist_files, tmp_path_factory.mktemp("pipeline"))
+    return Pipeline(server_settings, fashion_mnist_files, tmp_path_factory.mktemp("pipeline"))
 
 
 class Pipeline:
     """``report(model, implementation)`` of retrains with default parameters, all into one artifacts folder."""
 
-    def __init__(self, server: str, fashion_mnist: Path, artifacts: Path) -> None:
+    def __init__(self, server: "Settings", fashion_mnist: Path, artifacts: Path) -> None:
         self.server, self.fashion_mnist, self.artifacts = server, fashion_mnist, artifacts
         self._reports: dict[str, RetrainReport] = {}
 
     def report(self, model: str, implementation: str = "concise", **training: object) -> "RetrainReport":
-        from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-
         from flows.retrain import retrain
+        from prefect_api import use_server
         from tasks.parameters import RetrainParameters
 
         name = "-".join([model, implementation, *map(str, training.values())])
         if name not in self._reports:
             document = {"name": name, "training": {"model": model, "implementation": implementation, **training}}
-            with pytest.MonkeyPatch.context() as patch:
+            with pytest.MonkeyPatch.context() as patch, use_server(self.server):
                 patch.setenv("GRADMILL_ARTIFACTS", str(self.artifacts))
                 patch.setenv("GRADMILL_FASHION_MNIST_DIR", str(self.fashion_mnist))
-                with temporary_settings({PREFECT_API_URL: self.server, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-                    self._reports[name] = retrain(RetrainParameters.model_validate(document))
+                self._reports[name] = retrain(RetrainParameters.model_validate(document))
         return self._reports[name]
 
-    def prepared(self, report: "RetrainReport") -> "PreparedDataset":
-        """The dataset that a reported run trained on."""
-        from tasks.records import PreparedDataset
-        from tasks.store.run_folder import RunFolder
+    def load_test(self, report: "RetrainReport") -> dict[str, Any]:
+        """The arrays of the test split that a reported run trained on."""
+        import safetensors.numpy
 
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("GRADMILL_ARTIFACTS", str(self.artifacts))
-            return PreparedDataset.model_validate(RunFolder(path=Path(report.run)).read().stages["preprocess"])
+        prepared = json.loads((Path(report.run) / "run.json").read_bytes())["stages"]["preprocess"]
+        return safetensors.numpy.load_file(self.artifacts / prepared["test"]["path"])
 
 
 @pytest.fixture(scope="session")

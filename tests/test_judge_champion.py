@@ -226,12 +226,14 @@ def test_a_rise_within_one_percent_passes_and_a_real_larger_one_is_refused_with_
         assert f"of version {len(kept)}" in found.detail
 
 
-def test_fewer_than_five_blocks_of_time_decide_nothing_and_that_is_said() -> None:
+@pytest.mark.parametrize(("split", "fewest", "unit"), [("time", 5, "block"), ("group", 20, "group")])
+def test_few_blocks_of_time_or_groups_decide_nothing_and_that_is_said(split: Any, fewest: int, unit: str) -> None:
     worse, kept = answers(np.square(3 * ERRORS)), model(1, np.square(ERRORS))
-    rule = SplitRule(rule="time", test=0.2, column="day")
-    for days, passes in ((4, True), (5, False)):
-        (found,), _ = compare(worse, kept, key=np.arange(1000) * days // 1000, rule=rule)
-        assert (found.passed, "of 4 blocks, fewer than the 5 that decide" in found.detail) == (passes, passes)
+    rule = SplitRule(rule=split, test=0.2, column="c")
+    for count, passes in ((fewest - 1, True), (fewest, False)):
+        (found,), _ = compare(worse, kept, key=np.arange(1000) * count // 1000, rule=rule)
+        said = f"of {fewest - 1} {unit}s, fewer than the {fewest} that decide" in found.detail
+        assert (found.passed, said) == (passes, passes)
 
 
 def test_the_best_version_is_the_best_on_the_rows_that_all_have() -> None:
@@ -371,40 +373,27 @@ def test_of_newcomers_at_once_the_later_are_refused_where_columns_kinds_levels_o
 # Which test rows of tonight a kept version was trained on: by row digests, against the rows of its training part
 
 
-SHARE: dict[str, Any] = {"test": 0.2}
-TIME: dict[str, Any] = {"time_column": "day"}
-
-
 def prepared(rows: int, path: Path, before: PreparedDataset | None = None, **options: Any) -> PreparedDataset:
-    """Rows by the day, oldest first, of which a fifth is for the test; few are distinct but for the day."""
+    """Rows by the day, oldest first; few are distinct but for the day."""
     at = np.arange(rows)
-    columns = {"size": at % 4, "kind": [f"kind {n % 3}" for n in at], "day": at // 10, "shop": at % 40}
-    columns |= {"part": np.where(at % 5 == 0, "test", "Train"), "price": 3.0 * (at % 4)}
-    source, ignored = written(path / "sales.parquet", columns), {"day", "shop", "part"} - set(options.values())
-    asked = {"source": str(source), "target": "price", "ignore": sorted(ignored)} | options
+    columns = {"size": at % 4, "kind": [f"kind {n % 3}" for n in at], "day": at // 10, "price": 3.0 * (at % 4)}
+    source = written(path / "sales.parquet", columns)
+    data = Data.model_validate({"source": str(source), "target": "price", "new_recipe": True, **options})
     kept = Schema.from_manifest(before, before.recipe) if before else None
-    return prepare_own(RunFolder.open("run", {}), Data.model_validate(asked), "regression", kept)
+    return prepare_own(RunFolder.open("run", {}), data, "regression", kept)
 
 
 def find_known(before: PreparedDataset, tonight: PreparedDataset) -> list[bool]:
-    unseen = find_new_rows(before, tonight)
-    assert not isinstance(unseen, str), unseen
-    return [False] * tonight.num_test if unseen is True else (~unseen).tolist()
-
-
-@pytest.mark.parametrize("rule", [TIME, {"split_column": "part"}, SHARE, {"split_by": "shop"}])
-def test_of_a_table_that_grows_no_test_row_is_known(rule: dict[str, Any], tmp_path: Path) -> None:
-    """Others are equal to rows for training, but for day or copy."""
-    before = prepared(900, tmp_path, **rule)
-    assert not any(find_known(before, prepared(1000, tmp_path, before, **rule)))
+    unseen: Any = find_new_rows(before, tonight)
+    return np.invert(unseen).tolist()  # type: ignore[no-any-return]
 
 
 def test_copies_of_equal_rows_are_told_apart_by_their_number_while_they_are_split_by_it(tmp_path: Path) -> None:
-    before = prepared(900, tmp_path, **SHARE)
-    tonight = prepared(1000, tmp_path, before, test=0.5, new_recipe=True)
+    before = prepared(900, tmp_path, ignore=["day"])
+    tonight = prepared(1000, tmp_path, before, ignore=["day"], test=0.5)
     trained, tests = (read_split(file, before).key for file in (before.train, tonight.test))
     assert find_known(before, tonight) == np.isin(tests, trained).tolist()
-    in_time = prepared(1000, tmp_path, before, **TIME, new_recipe=True)
+    in_time = prepared(1000, tmp_path, before, time_column="day")
     assert "by the number of the copy" in str(find_new_rows(before, in_time))
     assert "has no row digests without day" in str(find_new_rows(in_time, tonight))
 

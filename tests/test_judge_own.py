@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.special
+import scipy.stats
 from sklearn.linear_model import LogisticRegression
 
 import own_images
@@ -91,10 +92,15 @@ def test_a_model_of_a_shuffled_target_is_refused_by_the_baseline_and_the_referen
 
 
 @pytest.mark.parametrize("class_weight", ["none", "balanced"])
-def test_a_class_weighted_loss_is_called_that_and_not_nats_a_label(
+def test_a_sound_model_of_a_rare_class_passes_and_a_class_weighted_loss_is_not_called_nats_a_label(
     class_weight: str, run: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    judged(run, rare(), training("classification", class_weight=class_weight))
+    """By accuracy it could not be told from the majority class, and balanced its unweighted log loss is worse."""
+    found = judged(run, rare(), training("classification", class_weight=class_weight)).metrics
+    assert found["test_accuracy"] < 0.97 + 0.02
+    if class_weight == "balanced":
+        assert found["baseline_loss"] == pytest.approx(np.log(2))
+        assert found["test_loss"] > scipy.stats.entropy([0.97, 0.03])
     weighted, unit = ("class-weighted ", "") if class_weight == "balanced" else ("", " nats a label")
     assert re.search(rf"; {weighted}loss [\d.]+{unit}, of the converged fit ", capsys.readouterr().out)
 

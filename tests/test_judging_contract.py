@@ -122,58 +122,11 @@ def test_the_losses_of_a_classifier_are_those_of_frequencies_and_of_a_converged_
     assert "reference_loss" not in told, "of a class that only the latest rows have there is none"
 
 
-@pytest.mark.slow
-def test_a_sound_model_of_a_rare_class_passes_balanced_or_not(tmp_path: Path) -> None:
-    """By accuracy it could not be told from the majority class, and balanced its unweighted log loss is worse.
-
-    Of two models with other weights of classes neither is held against the other.
-    """
-    rng = np.random.default_rng(1)
-    rows = rng.normal(size=(5000, 3))
-    score = rows @ [1.5, -1.0, 0.5] + rng.logistic(size=5000)
-    frame = pd.DataFrame(rows, columns=["a", "b", "c"])
-    frame["kind"] = np.where(score > np.quantile(score, 0.97), "rare", "often")
-    path = written(tmp_path / "t.csv", frame)
-    plain = retrain("softmax-regression", "rare", path, target="kind")
-    balanced = ask("retrain", "rare", "--class-weight", "balanced", "--no-predict")
-    for report in (plain, balanced):
-        assert (report["outcome"], gates(report)["baseline"]["passed"]) == ("published", True)
-    assert plain["metrics"]["test_accuracy"] < 0.97 + 0.02
-    assert balanced["metrics"]["baseline_loss"] == pytest.approx(np.log(2))
-    assert balanced["metrics"]["test_loss"] > plain["metrics"]["baseline_loss"]
-    assert "version 1 was trained with class weight none" in gates(balanced)["champion_not_compared"]["detail"]
-
-
-@pytest.mark.slow
-def test_a_column_that_float32_cannot_compute_with_is_refused_by_name_and_one_of_large_offset_is_warned_of(
-    tmp_path: Path,
-) -> None:
-    """Tiny values, and seconds since 1970, which float32 rounds to 128."""
-    rng, frame = np.random.default_rng(0), sales(ROWS)
-    for name, built, code in (
-        ("tiny", rng.normal(0, 1e-40, ROWS), 3),
-        ("late", 1_700_000_000 + rng.integers(0, 3600, ROWS), 0),
-    ):
-        frame["price"] += (80_000 * (built - built.mean()) / built.std()).round()
-        frame["kind"] = np.where(frame.price > frame.price.median(), "dear", "cheap")
-        path = written(tmp_path / f"{name}.csv", frame.assign(built=built))
-        given = ("--data", path, "--target", "kind", "--features", "area,city,built")
-        report = ask("retrain", "softmax-regression", "--name", name, *given, "--no-predict", code=code)
-        parity = gates(report)["parity_float64"]
-        advice = "subtract an offset, change its unit, or leave it out with --ignore built"
-        said = f"column 'built' loses most in float32: {advice}"
-        assert (parity["passed"], said in parity["detail"]) == (not code, bool(code))
-        warned = [each["rule"] for each in ask("inspect", path, *given[2:])["findings"] if each["column"] == "built"]
-        assert ("offset" in warned) == (name == "late")
-
-
 # What validation holds out
 
 
 @pytest.mark.slow
-def test_a_validation_part_has_whole_groups_and_few_groups_decide_nothing_which_is_said(
-    artifacts: Path, tmp_path: Path
-) -> None:
+def test_a_validation_part_has_whole_groups(artifacts: Path, tmp_path: Path) -> None:
     """Split by shops of thirty rows, a quarter of which are held out to watch."""
     path = written(tmp_path / "t.csv", sales(ROWS).assign(shop=np.arange(ROWS) // 30))
     given = ["--features", "area,city", "--split-by", "shop", "--validation", "0.25"]
@@ -183,9 +136,6 @@ def test_a_validation_part_has_whole_groups_and_few_groups_decide_nothing_which_
     assert sum(sizes) == manifest["dataset"]["num_train"]
     assert [size % 30 for size in sizes] == [0, 0]
     assert sizes[1] == pytest.approx(0.25 * sum(sizes), abs=15)
-    found = gates(ask("retrain", "own", "--weight-decay", "1", "--no-predict"))["champion_loss"]
-    said = f"of {manifest['dataset']['num_test'] // 30} groups, fewer than the 20 that decide"
-    assert (found["maximum"], said in found["detail"]) == (None, True)
 
 
 # Champion and kept versions
@@ -227,21 +177,22 @@ def test_a_version_is_measured_by_its_own_recipe_on_rows_with_levels_that_came_l
     assert float(found.replace(",", "")) == pytest.approx(find_loss(1, split(frame)[1], tmp_path), rel=1e-3)
 
 
-# Options, and what the gate says.
+# Name, options, and what the gate says.
 NOT_DECIDED = {
-    "another loss": ("--loss huber", "version 1 was trained with loss squared"),
-    "no digests": ("--test 0.3 --new-recipe", "version 1 has no row digests"),
+    "another loss": ("prices --loss huber", "version 1 was trained with loss squared"),
+    "other weights of classes": ("kinds --class-weight balanced", "version 1 was trained with class weight none"),
+    "no digests": ("prices --test 0.3 --new-recipe", "version 1 has no row digests"),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", NOT_DECIDED)
 @pytest.mark.usefixtures("kept")
-def test_another_loss_and_rows_without_digests_decide_nothing_and_that_is_said(case: str, artifacts: Path) -> None:
+def test_what_cannot_be_compared_decides_nothing_and_that_is_said(case: str, artifacts: Path) -> None:
     options, words = NOT_DECIDED[case]
     for path in (artifacts / "datasets/prices").glob("*.rows") if case == "no digests" else ():
         path.unlink()
-    report = ask("retrain", "prices", *options.split(), "--no-predict")
+    report = ask("retrain", *options.split(), "--no-predict")
     assert (report["version"], "champion_loss" in gates(report)) == (2, False)
     assert words in gates(report)["champion_not_compared"]["detail"]
 
@@ -306,7 +257,7 @@ def find_loss(version: int, frame: pd.DataFrame, tmp_path: Path) -> float:
 def test_evaluate_judges_a_regression_by_rows_that_have_a_target_and_by_period(tmp_path: Path) -> None:
     new = sales(300, seed=1, start="2025-01-01")
     late = sales(20, seed=2, start="2025-01-01").assign(price=np.nan)
-    path = written(tmp_path / "new.csv", pd.concat([late, new]))
+    path = written(tmp_path / "new.parquet", pd.concat([late, new]).assign(pool=1, **{" ": 2}))  # new columns, too
     predicted = predictions(path, "prices").prediction.to_numpy()[20:]
     judged = ask("evaluate", "prices", path, "--version", "1")
     assert (judged["rows"], judged["unlabelled"], judged["trained_on"], judged["worse"]) == (300, 20, 0, [])
@@ -318,11 +269,8 @@ def test_evaluate_judges_a_regression_by_rows_that_have_a_target_and_by_period(t
     assert [(each["period"], each["rows"]) for each in judged["periods"]] == [*errors.size().items()]
     found = [each["metrics"]["rmse"] for each in judged["periods"]]
     assert found == pytest.approx([*np.sqrt(errors.mean())], rel=1e-5)
-    days = pd.to_datetime(new.sold).dt.strftime("%d.%m.%Y %H:%M:%S")
-    again = ask("evaluate", "prices", written(tmp_path / "t.parquet", new.assign(sold=days, pool=1, **{" ": 2})))
     large = written(tmp_path / "large.csv", pd.concat([late, new.replace({"area": {new.area[7]: -3.4028235e38}})]))
     assert_clear(typed("evaluate", "prices", large), 4, "the prediction for row 27 of", "not a finite number")
-    assert (again["metrics"], again["periods"]) == (judged["metrics"], judged["periods"]), "new columns are left out"
 
 
 @pytest.mark.slow
@@ -427,6 +375,13 @@ CASES: dict[str, tuple[str, dict[str, Any], str, int, str]] = {
     "a target of 1e30": ("linear", {"x": X, "y": Y * 1e30}, "", 0, ""),
     "values and a target of 1e-30": ("linear", {"x": X * 1e-30, "y": Y * 1e-30}, "", 0, ""),
     "values of 1e30": ("linear", {"x": X * 1e30, "y": Y}, "", 0, ""),
+    "values of 1e-40": (
+        "softmax", {"x": X * 1e-40, "y": CLASSES}, "", 3,
+        "column 'x' loses most in float32: subtract an offset, change its unit, or leave it out with --ignore x",
+    ),
+    "seconds since 1970, which float32 rounds to 128": (
+        "softmax", {"x": 1_700_000_000 + 9 * X.argsort().argsort(), "y": CLASSES}, "", 0, ""
+    ),
     "balanced classes of two rows": (
         "softmax", {"x": X, "y": ["rare"] * 2 + [*CLASSES[2:]]}, "--class-weight balanced", 4, "class 'rare' has 2 rows"
     ),

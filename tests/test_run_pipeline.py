@@ -10,13 +10,8 @@ import sklearn.metrics
 
 from conftest import Pipeline
 from consumer import answers
-from flows.pages.report import RetrainReport
 
 SYSTEMS = [(model, how) for model in ("softmax-regression", "linear-regression") for how in ("scratch", "concise")]
-
-
-def load_test(pipeline: Pipeline, report: RetrainReport) -> dict[str, np.ndarray]:
-    return safetensors.numpy.load_file(pipeline.prepared(report).test.path)
 
 
 @pytest.mark.parametrize(("model", "implementation"), SYSTEMS)
@@ -44,7 +39,7 @@ def test_exported_model_equals_the_trained_weights_on_every_test_example_in_any_
     """The reference is float64 numpy on the stored weights: neither torch nor our export code."""
     report = pipeline.report(model, implementation)
     model_path = report.model_path or ""
-    test, weights = load_test(pipeline, report), safetensors.numpy.load_file(Path(report.run) / "weights.safetensors")
+    test, weights = pipeline.load_test(report), safetensors.numpy.load_file(Path(report.run) / "weights.safetensors")
     W, b = weights["W"].astype(np.float64), weights["b"].astype(np.float64)
     if model == "linear-regression":
         prediction = answers(model_path, test["features"])["prediction"]
@@ -64,7 +59,7 @@ def test_exported_model_equals_the_trained_weights_on_every_test_example_in_any_
 def test_metrics_equal_scikit_learns_and_are_as_promised(pipeline: Pipeline, implementation: str) -> None:
     """Everything is computed from what onnxruntime says of the published file, with the default seed."""
     report = pipeline.report("softmax-regression", implementation)
-    test, metrics = load_test(pipeline, report), report.metrics
+    test, metrics = pipeline.load_test(report), report.metrics
     truth, (probabilities, label) = test["labels"], answers(report.model_path or "", test["images"]).values()
     np.testing.assert_array_equal(metrics["confusion_matrix"], sklearn.metrics.confusion_matrix(truth, label))
     precision, recall, *_ = sklearn.metrics.precision_recall_fscore_support(truth, label)

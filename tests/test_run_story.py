@@ -54,9 +54,11 @@ def event(api: str, name: str, model: str, **payload: object) -> dict[str, Any]:
     return found
 
 
-def test_a_published_run_tells_verdict_gates_pictures_card_tags_event_and_progress(pipeline: Pipeline) -> None:
+def test_a_published_run_tells_verdict_gates_pictures_card_tags_event_and_progress(
+    pipeline: Pipeline, server: str
+) -> None:
     report = pipeline.report("softmax-regression")
-    api, name = pipeline.server, report.name
+    api, name = server, report.name
     verdict, run = page(api, f"{name}-verdict")
     assert verdict.startswith(f"# {name}: published version {report.version}")
     for gate in report.gates:

@@ -18,7 +18,6 @@ import onnxruntime
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import safetensors.numpy
 import scipy.special
 
 import gradmill
@@ -67,7 +66,7 @@ class ConsumedModel(NamedTuple):
 
 def images(pipeline: Pipeline) -> ConsumedModel:
     report = pipeline.report("softmax-regression")
-    rows = safetensors.numpy.load_file(pipeline.prepared(report).test.path)["images"][:ROWS]
+    rows = pipeline.load_test(report)["images"][:ROWS]
     model = Path(report.model_path or "")
     return ConsumedModel(model, rows, answers(model, rows))
 

@@ -36,7 +36,6 @@ ELSEWHERE = {
 }
 # Blocks that begin so are no commands.
 LISTINGS = {
-    "ok       onnxruntime": "what gradmill doctor says of one machine: tests/test_doctor_findings.py",
     "champion.json ": "the files of a model: see below",
     "flows/ ": "the folders of this repository: see below",
 }

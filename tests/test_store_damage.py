@@ -331,8 +331,12 @@ def test_every_command_on_a_broken_or_lost_pointer_is_exit_4_until_promote(
     harm: Callable[[], object], tmp_path: Path
 ) -> None:
     harm()
-    for command in (f"models {NAME}", "models", f"verify {NAME}", f"show {NAME}", "verify --all"):
+    for command in (f"models {NAME}", "models", f"verify {NAME}", f"show {NAME}"):
         refused(4, command, artifact_paths.champion(NAME), f"gradmill promote {NAME}")
+    everything = typed("verify", "--all")
+    assert everything.returncode == 4
+    assert str(artifact_paths.champion(NAME)) in everything.stdout
+    assert f"gradmill promote {NAME}" in everything.stdout
     told, names = answer(f"report {NAME} --output {tmp_path / 'page.html'}")["headline"], state.read().names.values()
     assert told.startswith("the live version is unknown: champion.json cannot be read")
     assert [row[1] for row in overview.tabulate_names(names, "").rows] == ["unknown"]

@@ -119,6 +119,7 @@ def test_the_history_tells_who_changed_what_and_why(candidate: Contender, monkey
     assert typed("unfreeze", NAME).returncode == 0
     for wrong in (f"rollback {NAME}", f"freeze {NAME} --reason {'x' * 501}", "history no-such-name"):
         refused(2, wrong)  # nothing was done
+    assert typed("promote", NAME, "2").returncode == 0  # held versions are not pruned
     candidate.publish()
     age_demotions()
     assert typed("prune", NAME, "--keep", "1").returncode == 0
@@ -132,8 +133,9 @@ def test_the_history_tells_who_changed_what_and_why(candidate: Contender, monkey
         "published 2 by candidate-1: 2",
         f"rolled back 2 by {ada}{reason}: 1 frozen",
         f"unfrozen 1 by {ada}: 1",
+        f"promoted 2 by {ada}: 2",
         "published 3 by candidate-2: 3",
-        f"pruned 2 by {ada}: 3",
+        f"pruned 1 by {ada}: 3",
     ]
     assert "[red]a bad day\\x1b[2J" in typed("history", NAME).stdout, "neither markup nor an order to the terminal"
     assert [each["what"] for each in answer("history")["history"][NAME]] == words_of_changes()

@@ -1,6 +1,7 @@
 """Dates and numbers as people write them: understood, fixed by version 1, and read alike wherever rows come from."""
 
 import datetime
+import itertools
 import json
 import re
 from collections.abc import Callable
@@ -28,8 +29,9 @@ from documents import ask, column, inspect, load, measure, retrain, rules
 from gradmill.rows import NO_NUMBER, InputColumn, Part, parse_number
 from prefect_api import use_server
 from table_files import written
-from tasks.data.io.date_parts import find_zone_of_texts, read_dates
+from tasks.data.io.date_parts import read_dates
 from tasks.data.io.tabular import parse_form
+from written_tables import digest, examined, recipe
 
 if TYPE_CHECKING:
     from prefect.settings import Settings
@@ -116,15 +118,6 @@ def test_a_value_has_the_parts_of_its_date_alone_and_in_a_column_or_is_no_date(
         alone = InputColumn("x", "category", source="when", part=part, form=form, zone=zone)
         other = EAST.astimezone(datetime.UTC)  # the same moment of another zone may stand beside it
         np.testing.assert_array_equal(alone.encode([other, value])[1], of_value)
-
-
-@pytest.mark.parametrize(
-    ("offsets", "zone"),
-    [("Z Z", "UTC"), ("+00:00 Z", "UTC"), ("+02 +02:00", "+02:00"), ("-0530 -05:30", "-05:30"), ("+01 +02", "")],
-)
-def test_dates_in_text_are_in_the_zone_of_their_offset_if_they_have_the_same(offsets: str, zone: str) -> None:
-    texts = pa.array([f"2024-05-01T10:00:00{offset}" for offset in offsets.split()])
-    assert find_zone_of_texts(texts, "") == zone
 
 
 # One table, in the forms that files have it in
@@ -325,20 +318,35 @@ def test_a_year_beyond_the_training_rows_counts_as_the_nearest_of_theirs(store: 
     assert low < of_missing < high, "it is the mean"
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("prefect_api")
-def test_moments_are_read_in_the_zone_that_version_1_fixed(artifacts: Path, tmp_path: Path) -> None:
-    """The clock in Berlin decides, also for the same moments in UTC, in Parquet and in text."""
-    make(write_zoned(tmp_path / "berlin.parquet", dated_tables.draw_rows()))
-    model = gradmill.load("sales")
-    assert {each.zone for each in model.columns.values() if each.part} == {"Europe/Berlin"}
-    moments = pd.read_parquet(tmp_path / "berlin.parquet").assign(when=lambda each: each.when.dt.tz_convert("UTC"))
-    for name in ("utc.parquet", "utc.csv"):
-        assert is_unchanged("--data", written(tmp_path / name, pa.Table.from_pandas(moments, preserve_index=False)))
-    utc = datetime.datetime(2023, 7, 1, 21, 30, tzinfo=datetime.UTC)
-    told = ("2023-07-01 23:30", "2023-07-01T21:30:00Z", utc, "2023-07-01 21:30")
-    local, *others = (model.predict({"when": when, "area": 5}) for when in told)
-    assert [local == each for each in others] == [True, True, False]
+ZONES: dict[str, tuple[str, bool]] = {  # the offsets of a column's times, in turn, and whether they are several zones
+    "none": ("", False),
+    "of equal offsets": ("Z +00:00 +00", False),
+    "of other offsets": ("+01:00 +02", True),
+    "with and without": ("-0530 ", True),
+}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("case", ZONES)
+def test_times_are_read_as_written_and_several_zones_are_a_warning(case: str, suffix: str, tmp_path: Path) -> None:
+    """All are at noon, whatever their zone."""
+    offsets, is_mixed = ZONES[case]
+    days = np.datetime64("2024-01-01") + np.arange(400)
+    texts = [f"{day}T12:00:00{offset}" for day, offset in zip(days, itertools.cycle(offsets.split(" ")), strict=False)]
+    found = inspect(written(tmp_path / f"t{suffix}", {"when": texts, "x": np.arange(400) % 9, "y": np.arange(400) % 7}))
+    assert column(found, "when")["levels"] == ["month", "weekday"]
+    assert ("mixed-zones when" in rules(found, "warning")) == is_mixed
+
+
+@pytest.mark.parametrize("name", ["utc.parquet", "utc.csv", "utc.jsonl"])
+def test_times_are_converted_to_the_zone_that_a_kept_recipe_has(name: str, tmp_path: Path) -> None:
+    file = write_zoned(tmp_path / "berlin.parquet", dated_tables.draw_rows())
+    kept = recipe(examined(file, "sales"))
+    columns = (each.model_copy(update={"zone": "Europe/Berlin" if each.part else ""}) for each in kept.columns)
+    kept = kept.model_copy(update={"columns": tuple(columns)})
+    moments = pd.read_parquet(file).assign(when=lambda each: each.when.dt.tz_convert("UTC"))
+    utc = written(tmp_path / name, pa.Table.from_pandas(moments, preserve_index=False))
+    assert digest(examined(utc, "sales", kept=kept)) == digest(examined(file, "sales", kept=kept))
 
 
 def test_rows_from_python_have_dates_of_every_kind_and_numbers_in_the_form_of_version_1(store: Path) -> None:

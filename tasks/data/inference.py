@@ -239,8 +239,8 @@ def _find_parts(
     """The parts of a column of dates, as in version 1, and a note of them; or a finding if a name is taken."""
     if known := request.parts.get(name):
         return (known,)
-    form, zone = table.dates.get(name, ("", ""))
-    parts = date_parts.find_parts(name, table.data[name], form, zone)
+    form = table.date_forms.get(name, "")
+    parts = date_parts.find_parts(name, table.data[name], form)
     if clash := next((each.name for each in parts if each.name in others), None):
         action = f"rename it, leave it out with --ignore {clash}, or use --no-date-parts"
         found = f"{clash} is a column, and a part of {name}"
@@ -248,7 +248,7 @@ def _find_parts(
     if not parts:
         return [], note("date", name, f"{name} has no two dates or times that differ; left out")
     said = f"{name} holds dates or times, of which the model takes {format_names([each.part for each in parts], 4)}"
-    said += f", read as {form}" * bool(form) + f", in the zone {zone}" * bool(zone)
+    said += f", read as {form}" * bool(form)
     return parts, note("date", name, said, "--no-date-parts leaves them out")
 
 

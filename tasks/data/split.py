@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -42,6 +43,7 @@ class RowTimes(NamedTuple):
 
     values: Array
     are_dates: bool
+    fault: Finding | None = None  # of text: what is wrong with it
 
 
 class SplitAssignment(NamedTuple):
@@ -90,10 +92,10 @@ def split_by_column(
     """
     name, fault, missing = str(rule.column), None, None
     if rule.is_by_time:
-        times = read_times(column, rule.form)
+        times = read_times(name, column, rule.form, name_row)
         inputs = encode_times(times.values)
         split = split_by_time(inputs, rule.test)._replace(has_dates=times.are_dates)
-        fault = check_times(name, column, times.values, rule.form, name_row)
+        fault = times.fault
     else:
         levels = find_levels(column)
         inputs = _hash_names(levels)
@@ -147,27 +149,46 @@ def split_by_names(levels: Levels, keys: Hashes) -> SplitAssignment:
     return split._replace(findings=(error("split-column", None, said, expected, "rename them"),))
 
 
-def find_time_form(rule: SplitRule, column: pa.ChunkedArray) -> str:
+def find_time_form(rule: SplitRule, table: Table) -> str:
     """The form of dates in text by which rows are split: as version 1 fixed it, or as all rows of the column show it.
 
     It is empty for ISO 8601, and where rows are not split by dates in text of one form.
     """
-    if rule.form or not rule.is_by_time or tabular.kind_of(column.type) != "text":
+    name = str(rule.column)
+    if rule.form or not rule.is_by_time or not table.is_text(name):
         return rule.form
-    forms = date_parts.find_common_forms(find_levels(column).used_levels)
-    return forms[0] if len(forms) == 1 else ""
+    form = date_parts.find_form(table.levels(name), name)
+    return form if isinstance(form, str) else ""
 
 
-def read_times(column: pa.ChunkedArray, form: str = "") -> RowTimes:
+def read_times(name: str, column: pa.ChunkedArray, form: str, name_row: Callable[[int], str]) -> RowTimes:
     """The time of each row: a number unchanged, a date as microseconds since 1970.
 
-    Dates in text are ISO 8601 or in this ``form``; if it is empty, in one that only they fit.
+    Dates in text are in this ``form``; if it is empty, in the one that they show. Without a zone they are in UTC.
+    ``name_row`` says where a row of the column is.
     """
     if (kind := tabular.kind_of(column.type)) != "text":
         return RowTimes(statistics.to_numbers(column), kind == "date")
-    found = find_levels(column)
-    values, are_dates = _parse_times(found.used_levels, form)
-    return RowTimes(found.take(np.append(values, np.nan)), are_dates)
+    levels = find_levels(column)
+    texts = levels.used_levels
+    numbers = tabular.parse_numbers(texts)
+    if numbers.null_count == texts.null_count:
+        return RowTimes(levels.take(np.append(tabular.to_numbers(numbers), np.nan)), are_dates=False)
+    action = f"rewrite them, or split without --time-column {name}"
+    shown_form = form or date_parts.find_form(levels, name) or ""
+    if isinstance(shown_form, Finding):
+        return RowTimes(np.full(len(column), np.nan), False, shown_form.model_copy(update={"action": action}))
+    dates, fault = date_parts.read_dates(texts, shown_form, "UTC"), None
+    if (is_odd := np.isnat(dates.moments) & np.asarray(texts.is_valid())).any():
+        text = texts[int(np.argmax(is_odd))]
+        row = pc.index(column.cast(pa.string()), text).as_py()
+        found = f"{name} is not a date or time like the others: {text.as_py()[:SHOWN]!r} in {name_row(row)}"
+        expected = "numbers, or dates of one form, such as 2024-12-31T23:59:59 or 31.12.2024"
+        fault = error("no-moment", name, found, expected, action)
+    elif "" in dates.zones and len(dates.zones) > 1:
+        fault = error("mixed-zones", name, f"{name} has times with a zone and times without", "one of the two", action)
+    moments = tabular.to_numbers(pa.array(dates.moments))
+    return RowTimes(levels.take(np.append(moments, np.nan)), True, fault)
 
 
 def encode_times(times: NDArray[np.float64]) -> Hashes:
@@ -191,50 +212,6 @@ def decode_times(keys: Hashes) -> NDArray[np.float64]:
     return values
 
 
-def _parse_times(texts: pa.Array, form: str) -> RowTimes:
-    """Texts as numbers, or else as dates of one form, all with a zone or none; all NaN if neither fits all of them."""
-    numbers = tabular.parse_numbers(texts)
-    if numbers.null_count == texts.null_count:
-        return RowTimes(tabular.to_numbers(numbers), are_dates=False)
-    dates = date_parts.parse_dates(texts)
-    if dates is None and len(forms := [form] if form else date_parts.find_common_forms(texts)) == 1:
-        moments, is_invalid = date_parts.read_dates(texts, forms[0], "UTC")
-        is_zoned = date_parts.find_texts_with_zone(texts.drop_null(), forms[0])
-        if not is_invalid.any() and is_zoned.all() == is_zoned.any():
-            dates = pa.array(moments)
-    if dates is None:
-        return RowTimes(np.full(len(texts), np.nan), are_dates=False)
-    return RowTimes(tabular.to_numbers(dates), are_dates=True)
-
-
-def check_times(
-    name: str, column: pa.ChunkedArray, times: NDArray[np.float64], form: str, name_row: Callable[[int], str]
-) -> Finding | None:
-    """What is wrong with a text column in which times are missing; ``name_row`` says where a row of it is.
-
-    Its dates should have the ``form``, unless that is empty.
-    """
-    is_text = tabular.kind_of(column.type) == "text"
-    if not is_text or not (np.isnan(times) & pc.is_valid(column).to_numpy()).any():
-        return None
-    texts = find_levels(column).used_levels.drop_null()
-    action = f"rewrite them, or split without --time-column {name}"
-    if not form and len(forms := date_parts.find_common_forms(texts)) > 1:
-        found = f"{name} holds dates such as {texts[0].as_py()[:SHOWN]!r}, which {' and '.join(forms)} both fit"
-        return error("date-order", name, found, "dates of one order, such as 2024-12-31", action)
-    fits = [("", tabular.parse_numbers(texts).is_valid().to_numpy(False))]
-    forms = [form] if form else date_parts.find_likely_forms(texts)
-    fits += [(each, ~np.isnat(date_parts.read_dates(texts, each).moments)) for each in forms]
-    likely, is_time = max(fits, key=lambda each: np.count_nonzero(each[1]))
-    is_zoned = date_parts.find_texts_with_zone(texts, likely)
-    is_odd = is_zoned != (is_zoned.mean() > 0.5) if is_time.all() else ~is_time
-    text = texts[int(np.argmax(is_odd))]
-    row = pc.index(column.cast(pa.string()), text).as_py()
-    found = f"{name} is not a date or time: {text.as_py()[:SHOWN]!r} in {name_row(row)}"
-    expected = "numbers, or dates of one form, such as 2024-12-31T23:59:59 or 31.12.2024, all with a zone or none"
-    return error("no-moment", name, found, expected, action)
-
-
 def check_min_rows(split: SplitAssignment) -> Iterator[Finding]:
     """What is missing for a model and for a verdict on it."""
     test, training = split.count(TEST), split.count(TRAINING)
@@ -256,7 +233,8 @@ def keep_window(table: Table, targets: TargetValues, request: Request) -> Target
         found = f"{column} holds numbers, and --window {window} counts hours, days or weeks"
         action = "write them as 2024-12-31T23:59:59, or leave --window out"
         return targets._replace(findings=(*targets.findings, error("window", column, found, "dates or times", action)))
-    times = read_times(targets.of_column(table.data[column]), find_time_form(request.split, table.data[column])).values
+    form, values = find_time_form(request.split, table), targets.of_column(table.data[column])
+    times = read_times(column, values, form, partial(targets.name_row, table)).values
     width = float(window[:-1]) * HOURS[window[-1]] * HOUR
     is_inside = ~(times <= np.fmax.reduce(times, initial=-np.inf) - width)
     is_known = targets.is_known.copy()

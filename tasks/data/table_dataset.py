@@ -138,7 +138,7 @@ def _split_rows(
     names = tuple(sorted(column.name for column in columns))
     rule = request.fixed_split or request.split_asked.model_copy(update={"features": names})
     if rule.column:
-        rule = rule.model_copy(update={"form": find_time_form(rule, table.data[rule.column])})
+        rule = rule.model_copy(update={"form": find_time_form(rule, table)})
         values = targets.of_column(table.data[rule.column])
         split, of_column = split_by_column(rule, values, partial(targets.name_row, table), hashing)
         inputs.append(of_column)

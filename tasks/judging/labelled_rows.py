@@ -20,7 +20,7 @@ from tasks.data.prepared_splits import PREPARE_ANEW, Examples, read_arrays
 from tasks.data.recipe import SplitRule
 from tasks.data.report import Finding, UnfitData, require_fit
 from tasks.data.schema import ImageSchema, Request, Schema, assign_roles, find_schema
-from tasks.data.split import TRAINING, check_times, read_times
+from tasks.data.split import TRAINING, read_times
 from tasks.data.table_dataset import examine_table, make_selection
 from tasks.errors import DataError, UsageError
 from tasks.judging import metrics
@@ -207,12 +207,11 @@ def _read_table(manifest: Manifest, schema: Schema, source: str, time: str | Non
     moments, time = None, time or (by.split.column if by.split.is_by_time else None)
     if time is not None:
         _require_time_column(time, table.data.column_names)
-        column = table.data[time].filter(is_known := rows.targets.is_known)
+        column = rows.targets.of_column(table.data[time])
         form = by.split.form if time == by.split.column else ""
-        moments = read_times(column, form)
-        places = np.flatnonzero(is_known)
-        if fault := check_times(time, column, moments.values, form, lambda row: table.name_row(int(places[row]))):
-            raise UnfitData((fault,))
+        moments = read_times(time, column, form, partial(rows.targets.name_row, table))
+        if moments.fault:
+            raise UnfitData((moments.fault,))
     return LabelledRows(
         read=rows.read_inputs,
         y_true=rows.targets.values,

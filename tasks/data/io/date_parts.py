@@ -39,6 +39,7 @@ class Dates(NamedTuple):
 
     moments: Array  # datetime64[us], NaT where a value is missing or no date
     is_invalid: Array  # bool
+    zones: frozenset[str] = frozenset()  # of the values, such as Europe/Berlin or +02:00; empty for those without
 
     def take(self, part: str) -> Array:
         """A part ``(n,)`` float64: a code, or a year; NaN if missing, ``NO_NUMBER`` if it is not a date."""
@@ -66,19 +67,20 @@ def read_dates(values: Any, form: str = "", zone: str = "", missing: Sequence[st
     if isinstance(values, pa.ChunkedArray):
         none = Dates(np.empty(0, NO_TIME.dtype), np.empty(0, bool))
         every = [none, *(read_dates(chunk, form, zone, missing) for chunk in values.chunks)]
-        return Dates(*map(np.concatenate, zip(*every, strict=True)))
+        all_moments, all_invalid, all_zones = zip(*every, strict=True)
+        return Dates(np.concatenate(all_moments), np.concatenate(all_invalid), frozenset().union(*all_zones))
     if pa.types.is_dictionary(values.type):
-        moments, is_invalid = read_dates(values.dictionary, form, zone, missing)
+        moments, is_invalid, zones = read_dates(values.dictionary, form, zone, missing)
         codes = values.indices.fill_null(-1).to_numpy(zero_copy_only=False)  # -1 picks the last
-        return Dates(np.append(moments, NO_TIME)[codes], np.append(is_invalid, False)[codes])
+        return Dates(np.append(moments, NO_TIME)[codes], np.append(is_invalid, False)[codes], zones)
     try:
-        moments, is_invalid = _read_dates(values, form, zone)
+        moments, is_invalid, zones = _read_dates(values, form, zone)
     except pa.ArrowInvalid:  # for an unknown time zone
         return Dates(np.full(len(values), NO_TIME), np.asarray(values.is_valid()))
     if missing:
         moments = np.where(np.isin(moments, read_dates(pa.array(missing, pa.string()), form).moments), NO_TIME, moments)
     is_beyond = (moments < FIRST) | (moments > LAST)
-    return Dates(np.where(is_beyond, NO_TIME, moments), is_invalid | is_beyond)
+    return Dates(np.where(is_beyond, NO_TIME, moments), is_invalid | is_beyond, zones)
 
 
 def _read_dates(values: pa.Array, form: str, zone: str) -> Dates:
@@ -90,8 +92,8 @@ def _read_dates(values: pa.Array, form: str, zone: str) -> Dates:
         return Dates(np.full(len(values), NO_TIME), ~np.asarray(is_there))
     if written := getattr(values.type, "tz", None):
         moments = _localize(_to_numpy(values.cast(pa.timestamp("us", "UTC"), safe=False)), zone or written)
-        return Dates(moments, np.zeros(len(values), bool))
-    return Dates(_to_numpy(normalize(values)), np.zeros(len(values), bool))
+        return Dates(moments, np.zeros(len(values), bool), frozenset({written}))
+    return Dates(_to_numpy(normalize(values)), np.zeros(len(values), bool), frozenset({""}))
 
 
 def _to_numpy(moments: pa.Array) -> Array:
@@ -101,10 +103,11 @@ def _to_numpy(moments: pa.Array) -> Array:
 def _parse_dates(texts: pa.Array, form: str, zone: str) -> Dates:
     texts = pc.if_else(pc.equal(texts, ""), None, texts)
     if not form and pc.all(pc.match_substring_regex(texts, date_pattern(form)), min_count=0).as_py():
-        try:
-            return Dates(_to_numpy(texts.cast(pa.timestamp("us"))), np.zeros(len(texts), bool))
-        except pa.ArrowInvalid:  # some have a zone, are times of day, or are no dates
-            pass
+        dates = parse_dates(texts)  # None if some are times of day or no dates, or only some have a zone
+        if dates is not None and (zone or dates.type.tz is None):
+            moments = _to_numpy(dates)
+            moments = _localize(moments, zone) if dates.type.tz else moments
+            return Dates(moments, np.zeros(len(texts), bool), frozenset({dates.type.tz or ""}))
     found = pc.extract_regex(texts, date_pattern(form))
     has_date = np.asarray(pc.fill_null(pc.not_equal(found.field("year"), ""), False))
     year, month, day, hour, minute, second = (_to_integers(found.field(each)) for each in (*DATE, *CLOCK))
@@ -114,9 +117,11 @@ def _parse_dates(texts: pa.Array, form: str, zone: str) -> Dates:
     is_sound = (dates.astype("M8[M]") == months) & (hour < 24) & (minute < 60) & (second < 60)
     is_sound &= ~has_date | ((month >= 1) & (month <= 12) & (day >= 1) & (year >= 1))
     is_sound &= np.asarray(found.is_valid())
+    offsets = found.field("zone")
     if zone:
-        moments = _move(moments, found.field("zone"), zone)
-    return Dates(np.where(is_sound, moments, NO_TIME), np.asarray(texts.is_valid()) & ~is_sound)
+        moments = _move(moments, offsets, zone)
+    zones = frozenset(map(_name_offset, offsets.drop_null().unique().to_pylist()))
+    return Dates(np.where(is_sound, moments, NO_TIME), np.asarray(texts.is_valid()) & ~is_sound, zones)
 
 
 def _to_integers(digits: pa.Array) -> Array:
@@ -149,6 +154,11 @@ def _find_seconds(offset: str) -> int:
     return int(away.total_seconds()) if away else 0
 
 
+def _name_offset(offset: str) -> str:
+    """One name for equal offsets, such as ``UTC`` for ``Z`` and ``+00``; empty for none."""
+    return offset and (str(find_zone(offset.strip())).removeprefix("UTC") or "UTC")
+
+
 # The dates of a column about which nothing is known
 
 
@@ -160,14 +170,6 @@ def parse_dates(texts: pa.Array) -> pa.Array | None:
         except pa.ArrowInvalid:
             continue
     return None
-
-
-def find_common_forms(texts: pa.Array) -> list[str]:
-    """The forms in which all texts have dates; several if day and month could be exchanged."""
-    likely = find_likely_forms(texts)
-    found = [form for form in likely if not read_dates(texts, form).is_invalid.any()]
-    is_time_of_day = len(found) > 1 and "" in found  # which fits every form
-    return [] if is_time_of_day else found
 
 
 def find_form(levels: Levels, name: str) -> str | Finding | None:
@@ -198,28 +200,8 @@ def find_likely_forms(texts: pa.Array) -> list[str]:
     return [form for form in DATES if len(sample) and not read_dates(sample, form).is_invalid.all()]
 
 
-def _extract_zones(texts: pa.Array, form: str) -> pa.Array:
-    """The time zone of each text in a form, as it is written; null where the text is in another form."""
-    return pc.extract_regex(pc.utf8_trim_whitespace(texts.cast(pa.string())), date_pattern(form)).field("zone")
-
-
-def find_texts_with_zone(texts: pa.Array, form: str) -> Array:
-    """Which texts ``(n,)`` in a form have a time zone, bool."""
-    return np.asarray(pc.fill_null(pc.not_equal(_extract_zones(texts, form), ""), False))
-
-
-def find_zone_of_texts(texts: pa.Array, form: str) -> str:
-    """The zone of dates in text, if all of them have the same."""
-    written = {*_extract_zones(texts, form).drop_null().unique().to_pylist()}
-    if len({_find_seconds(each) for each in written if each}) != 1 or not all(written):
-        return ""
-    seconds = _find_seconds(written.pop())
-    sign, minutes = "-" if seconds < 0 else "+", abs(seconds) // 60
-    return f"{sign}{minutes // 60:02}:{minutes % 60:02}" if seconds else "UTC"
-
-
-def find_parts(name: str, column: pa.ChunkedArray, form: str, zone: str) -> list[Column]:
-    """What a column of timestamps, read in this form and zone, adds to a model: the parts that can vary."""
+def find_parts(name: str, column: pa.ChunkedArray, form: str) -> list[Column]:
+    """What a column of timestamps, read in this form, adds to a model: the parts that can vary."""
     moments = read_dates(column).moments
     moments = moments[~np.isnat(moments)]
     days = moments.astype("M8[D]")
@@ -240,7 +222,6 @@ def find_parts(name: str, column: pa.ChunkedArray, form: str, zone: str) -> list
             form=form,
             source=name,
             part=part,
-            zone=zone,
         )
         for part in parts
     ]

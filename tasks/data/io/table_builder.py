@@ -15,9 +15,9 @@ from tasks.data.io.csv import DELIMITER, PADDED_VALUE
 from tasks.data.io.discovery import DataFile, DataFiles
 from tasks.data.io.tabular import CODE, MAX_COLUMNS, Kind, LevelCodes, Selection, kind_of
 from tasks.data.levels import Levels, find_levels
-from tasks.data.report import Finding, error
+from tasks.data.report import Finding, error, warning
 from tasks.errors import DataError
-from tasks.machine.words import pluralize
+from tasks.machine.words import format_names, pluralize
 
 SHOWN = 40  # characters of a value that are shown
 CORRECT = "correct the value, name it with --missing if it stands for a missing one"  # the beginning of advice
@@ -39,7 +39,7 @@ class Table:
     findings: tuple[Finding, ...]
     forms: Mapping[str, str] = field(default_factory=dict)  # forms of text that was read as columns of numbers
     header: tuple[str, ...] = ()  # all columns that a model can take, whether read or not
-    dates: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # form and time zone in which dates were read
+    date_forms: Mapping[str, str] = field(default_factory=dict)  # forms of text that was read as columns of dates
     durations: frozenset[str] = frozenset()  # columns that are not dates, although they are timestamps here
     padded_values: Mapping[str, str] = field(default_factory=dict)  # columns of CSV: a value with a leading zero
     _levels: dict[str, Levels] = field(default_factory=dict)  # of dictionaries, once they have been counted
@@ -99,16 +99,13 @@ def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Ta
     kinds = {name: set[Kind]().union(*by_file.values()) for name, by_file in reader.kinds.items()}
     may_be_dates = {name for name, each in kinds.items() if each == {"date", "text"} and selection.finds_dates(name)}
     mixed = {name for name, each in kinds.items() if len(each) > 1} - may_be_dates
-    zoned = frozenset(filter(selection.finds_dates, reader.zoned_texts))
-    if zoned or mixed - selection.as_text:
-        reader = reader.read_again(as_text=selection.as_text | mixed, raw=selection.raw | zoned)
+    if mixed - selection.as_text:
+        reader = reader.read_again(as_text=selection.as_text | mixed)
     table = reader.map_table()
-    chosen = {
-        name: _find_dates(table, name, reader.zones, bool(selection.also_missing))
-        for name in filter(selection.finds_dates, kinds)
-    }
+    may_have_dates = [name for name in table.data.column_names if selection.finds_dates(name)]
+    chosen = {name: _find_date_form(table, name, first.zoned_texts) for name in may_have_dates}
     findings = [each for each in chosen.values() if isinstance(each, Finding)]
-    dates = {name: each for name, each in chosen.items() if isinstance(each, tuple)}
+    dates = {name: (form, "") for name, form in chosen.items() if isinstance(form, str)}
     if dates or may_be_dates:
         as_text = reader.selection.as_text | (may_be_dates - dates.keys())
         reader = reader.read_again(as_text=as_text, dates=dict(selection.dates) | dates)
@@ -138,23 +135,14 @@ def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Ta
     return replace(table, findings=tuple(findings), padded_values=first.padded_values)
 
 
-def _find_dates(
-    table: Table, name: str, zones: Mapping[str, set[str]], has_missing: bool
-) -> tuple[str, str] | Finding | None:
-    """The form and time zone of a column of dates, if needed to read it; or what is wrong with it."""
-    if name not in table.data.column_names:
-        return None
+def _find_date_form(table: Table, name: str, zoned_texts: set[str]) -> str | Finding | None:
+    """The form of a column's dates, if they are to be read from text; or what is wrong with them."""
     if not table.is_text(name):
-        is_date = kind_of(table.data[name].type) == "date"
-        return ("", min(zones.get(name, {""}))) if name in zones or (is_date and has_missing) else None
+        return "" if name in zoned_texts else None
     column = table.data[name]
     if not pa.types.is_dictionary(column.type) and not date_parts.find_likely_forms(column.chunk(0)):
         return None  # distinct texts need not be counted
-    form = date_parts.find_form(table.levels(name), name)
-    if not isinstance(form, str):
-        return form
-    texts = table.levels(name).used_levels.drop_null()
-    return form, min(zones[name]) if name in zones else date_parts.find_zone_of_texts(texts, form)
+    return date_parts.find_form(table.levels(name), name)
 
 
 def _find_candidates(
@@ -197,8 +185,8 @@ class _TableReader:
         """
         self.selection, self._files, self._path = selection, files, path
         self.delimiters: set[str] = set()  # of CSV files
-        self.zoned_texts: set[str] = set()  # CSV columns of dates with a time zone, which were read in UTC
-        self.zones: dict[str, set[str]] = {}
+        self.zoned_texts: set[str] = set()  # CSV columns of dates with a time zone, which Arrow converts to UTC
+        self._zones: dict[str, set[str]] = {}  # of times that are read as written
         self.padded_values: dict[str, str] = {}  # by CSV column: a first value with a leading zero
         self.durations: set[str] = set()
         self.starts = [0]  # the number of rows up to each file
@@ -248,8 +236,8 @@ class _TableReader:
             finding = error("nested-column", name, said, "numbers, text, booleans or dates", action)
             self._nested.setdefault(name, finding)
             return None
-        if name in selection.dates:
-            array = self._read_dates(path, name, array)
+        if name in selection.dates or (kind == "date" and selection.finds_dates(name)):
+            array = self._read_dates(file, name, array)
         elif kind == "text" and (form := selection.forms.get(name)):
             array = self._read_form(path, name, array, form)
         if name in selection.as_text and kind in ("number", "boolean"):
@@ -259,21 +247,26 @@ class _TableReader:
         kind = kind_of(array.type)
         if len(array) > array.null_count:
             kinds.add(kind)
-            if zone := getattr(array.type, "tz", None):
-                if is_csv(file):
-                    self.zoned_texts.add(name)
-                self.zones.setdefault(name, set()).add(zone)
             if pa.types.is_duration(array.type):
                 self.durations.add(name)
         array = tabular.normalize(array)
         return self._levels.setdefault(name, LevelCodes()).encode(array) if kind == "text" else array
 
-    def _read_dates(self, path: str, name: str, values: pa.Array) -> pa.Array:
-        """Dates in their form and time zone as timestamps; the first value that is not a date is remembered."""
-        form, zone = self.selection.dates[name]
-        moments, is_invalid = date_parts.read_dates(values, form, zone, self.selection.also_missing)
+    def _read_dates(self, file: DataFile, name: str, values: pa.Array) -> pa.Array:
+        """Dates in their form as timestamps, durations unchanged; the first value that is not a date is remembered.
+
+        Times are read as they are written, whatever their zone, unless version 1 fixed one.
+        """
+        if pa.types.is_duration(values.type) and name not in self.selection.dates:
+            return values
+        form, zone = self.selection.dates.get(name, ("", ""))
+        moments, is_invalid, zones = date_parts.read_dates(values, form, zone, self.selection.also_missing)
+        if len(values) > values.null_count and not zone:
+            self._zones.setdefault(name, set()).update(zones)
+        if is_csv(file) and getattr(values.type, "tz", None):
+            self.zoned_texts.add(name)
         rule, expected = "text-among-dates", f"a date written like {form or '2024-12-31'}"
-        self._note_misfit(path, name, values, np.flatnonzero(is_invalid), (rule, expected))
+        self._note_misfit(file.path, name, values, np.flatnonzero(is_invalid), (rule, expected))
         return pa.array(moments)
 
     def _read_form(self, path: str, name: str, texts: pa.Array, form: str) -> pa.Array:
@@ -303,6 +296,11 @@ class _TableReader:
         for _, fault in sorted(self._faults.items()):
             yield error("unreadable-file", None, fault.found, fault.expected, fault.action)
         yield from (*self._nested.values(), *self._misfits.values())
+        for name, zones in self._zones.items():
+            if len(zones) > 1:
+                shown = format_names([zone or "none" for zone in sorted(zones)], 5)
+                found = f"{name} has times of several zones ({shown}), all read as they are written"
+                yield warning("mixed-zones", name, found, "if they should be on one clock, write them in one zone")
         paths = {file.path for file in self._files.files} - self._faults.keys()
         for name, by_file in self.kinds.items():
             if without := sorted(paths - by_file.keys()):
@@ -319,9 +317,9 @@ class _TableReader:
         data = self._map_columns()
         header = [name for name in self.header if name in data.column_names or not self.selection.takes(name)]
         forms = {name: form for name, form in self.selection.forms.items() if form and name in data.column_names}
-        dates = {name: each for name, each in self.selection.dates.items() if name in data.column_names}
+        date_forms = {name: form for name, (form, _) in self.selection.dates.items()}
         starts = np.array(self.starts, np.int64)
-        return Table(data, self._files, starts, (), forms, tuple(header), dates, frozenset(self.durations))
+        return Table(data, self._files, starts, (), forms, tuple(header), date_forms, frozenset(self.durations))
 
     def _map_columns(self) -> pa.Table:
         names = [name for name in self.kinds if name not in self._nested]

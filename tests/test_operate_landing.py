@@ -307,7 +307,7 @@ def test_a_damaged_store_is_shown_with_its_fault(artifacts: Path, damage: str, m
 @pytest.mark.slow  # a running gradmill up
 def test_up_prints_the_link_first_and_a_second_up_another_one(duty: Duty) -> None:
     assert duty.lines[0].startswith("open        ")
-    assert duty.lines[0].endswith("  (works once, within ten minutes)\n")
+    assert duty.lines[0].endswith(" (works once, within ten minutes)\n")
     (first,) = LINK.findall(duty.lines[0])
     second = duty.gradmill("up", PREFECT_API_URL="")
     assert_clear(second, 2)

@@ -278,7 +278,7 @@ def test_a_retrain_that_changes_nothing_asks_little_and_imports_nothing_that_tra
     assert gradmill("retrain", NAME).returncode == 0
     asked, modules = counted(tmp_path, "retrain", NAME)
     assert not asked.pop("settings", 0), "to make them anew takes a tenth of a second"
-    assert asked.pop("disk") <= 18, "file and folder, for the run's first note and for one of each of eight stages"
+    assert asked.pop("disk") <= 12, "file and folder, for the run's first note, one of each of four stages and one more"
     assert sum(asked.values()) <= 32, asked
     assert asked["POST artifacts"] <= 8, asked
     assert not {"torch", "onnx", "scipy.stats"} & modules

@@ -296,7 +296,7 @@ def test_a_retrain_mirrors_its_champion_and_one_with_nothing_new_catches_up_a_fa
         report = retrain(parameters)
         assert report.mirror is not None
         assert (report.outcome, report.mirror.outcome, report.mirror.url) == ("unchanged", mirrored, str(share))
-        assert list(report.seconds)[-2:] == ["publish", "mirror"]
+        assert list(report.seconds)[-2:] == ["preprocess", "mirror"]
     assert on(share, "new") == 1
 
 

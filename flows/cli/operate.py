@@ -82,7 +82,7 @@ def _describe_operation(running: "Operation") -> tuple[dict[str, Any], Page]:
     upcoming = deployments.next_runs()
     service, kept = running.service, artifact_paths.credential()
     ui = without_credentials(service.api_url).removesuffix("/api")
-    once = f"  ({session.ONCE})" if running.link and session.TICKET in running.link else ""
+    once = f" ({session.ONCE})" if running.link and session.TICKET in running.link else ""
     facts: list[tuple[str, Text]] = [
         ("open", f"{running.link}{once}" if running.link else ""),
         ("Prefect UI", f"{ui}{' (joined)' if service.joined else ''}"),

@@ -132,7 +132,7 @@ def _find_job(parameters: PredictParameters, output: Output) -> tuple[Job, Files
         request=request,
         input=JobInput(
             path=parameters.input or artifact_paths.relative(Path(files[0].path)),
-            digest=_digest([file.identity for file in files]),
+            digest=_digest_input(parameters, files),
             files=len(prints),
             bytes=sum(each.bytes for each in prints),
         ),
@@ -161,6 +161,11 @@ def _find_files(parameters: PredictParameters, output: Output, model: JobModel) 
     return files
 
 
+def _digest_input(parameters: PredictParameters, files: Files) -> str:
+    """The digest of the input; the test split's name is its digest, which is checked, and every retrain touches it."""
+    return _digest([file.identity if parameters.input else file.path for file in files])
+
+
 def _request_id(parameters: PredictParameters, files: Files, provider: str) -> str:
     """The id of input, name and all parameters that decide what the parts hold."""
     names = {"name", "version", "columns", "shard_rows"}
@@ -169,7 +174,7 @@ def _request_id(parameters: PredictParameters, files: Files, provider: str) -> s
     if parameters.write != "all":
         names.add("write")
     document = parameters.model_dump(include=names) | {
-        "input": _digest([file.identity for file in files]),
+        "input": _digest_input(parameters, files),
         "batch_size": parameters.batch_size or USUAL[provider],
         "provider": provider,
     }

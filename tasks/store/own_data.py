@@ -287,7 +287,7 @@ def _find(
     run: RunFolder, parameters: RetrainParameters, data: PreparedDataset | SourceFingerprint, detail: str
 ) -> PublishedModel | None:
     """Find the version, report it, and record it where a stage would record its result."""
-    if must_train(parameters) or data.rows is None:  # nothing is recorded of the book's data
+    if must_train(parameters):
         return None
     name = parameters.name
     with locks.hold_model(name):
@@ -318,12 +318,12 @@ def _find_made_of(parameters: RetrainParameters, digest: str, champion: Manifest
     return None
 
 
-def _count_too_few(parameters: RetrainParameters, rows: FileRef, champion: Manifest) -> str:
+def _count_too_few(parameters: RetrainParameters, rows: FileRef | None, champion: Manifest) -> str:
     """In words, how many rows are new to the champion if fewer than ``--min-new-rows``; else empty."""
     from tasks.data import row_hash  # not at the top, because it imports numpy
 
     least = parameters.data.min_new_rows
-    if not least or parameters.data.new_recipe or not _has_same_options(champion, parameters):
+    if not least or rows is None or parameters.data.new_recipe or not _has_same_options(champion, parameters):
         return ""
     if champion.dataset.rows is None:
         reason = f"version {champion.version} has no row digests"
@@ -339,8 +339,8 @@ def _has_same_options(version: Manifest, parameters: RetrainParameters) -> bool:
     Options of the split, if any is given, must match the version's rule; without them the name's rule holds.
     """
     rules = {rule: getattr(parameters.data, option) for rule, option in SPLITS.items()}
-    split = version.dataset.split
-    if not split or any(column and (rule, column) != (split.rule, split.column) for rule, column in rules.items()):
+    split = version.dataset.split  # None: the book's
+    if split and any(column and (rule, column) != (split.rule, split.column) for rule, column in rules.items()):
         return False
     then = version.parameters.model_dump(mode="json")
     document = {

@@ -38,12 +38,11 @@ RNG = np.random.default_rng(0)
 
 @pytest.mark.parametrize(("lost", "won"), [(12, 3), (5, 0), (40, 25), (12, 8), (200, 150)])
 def test_p_of_one_comparison_is_that_of_mcnemars_one_sided_exact_test(lost: int, won: int) -> None:
-    """With no margin, so that nothing but the p counts, and with as many rows as a normal variable stands for."""
+    """With no margin, so that nothing but the p counts."""
     exact = scipy.stats.binomtest(lost, lost + won, alternative="greater").pvalue
-    for rows in (2_000, 20_000):
-        parts = np.repeat([1, -1, 0], [lost, won, rows - lost - won])[:, None]
-        _, _, (p,) = champion.compare(parts, np.zeros(1), rows, draws=40_000)
-        assert p == pytest.approx(exact, abs=4 * np.sqrt(exact / 40_000))
+    parts = np.repeat([1, -1, 0], [lost, won, 2_000 - lost - won])[:, None]
+    _, _, (p,) = champion.compare(parts, np.zeros(1), 2_000, draws=40_000)
+    assert p == pytest.approx(exact, abs=4 * np.sqrt(exact / 40_000))
 
 
 def test_p_of_one_version_is_that_of_scipys_paired_permutation_test() -> None:
@@ -55,18 +54,6 @@ def test_p_of_one_version_is_that_of_scipys_paired_permutation_test() -> None:
     (rise,), _, (p,) = champion.compare((ours - kept)[:, None] / 60, np.zeros(1), draws=20_000)
     assert rise == pytest.approx((ours - kept).mean())
     assert p == pytest.approx(expected, abs=0.02)
-
-
-@pytest.mark.parametrize("rows", [9_999, 10_000])
-@pytest.mark.parametrize(("others", "chance"), [(0.0, 1 / 8), (1e-3, 1 / 16)])
-def test_few_rows_that_differ_much_are_no_normal_variable(rows: int, others: float, chance: float) -> None:
-    """All of three signs are positive in one of eight cases; the sum of the other rows, 0, is exceeded in half."""
-    parts = others * np.random.default_rng(0).standard_normal((rows, 1))
-    parts -= parts[3:].mean()
-    parts[:3] = 1.0
-    _, is_beyond, p = champion.compare(parts, np.array([0.01]), 100.0)
-    assert is_beyond[0]
-    assert p[0] == pytest.approx(chance, abs=0.015)
 
 
 def test_comparisons_that_agree_or_cannot_exceed_their_margin_cost_the_others_nothing() -> None:

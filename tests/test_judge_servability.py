@@ -59,15 +59,6 @@ def add_to_prediction(path: Path, operation: str) -> None:
     onnx.save(proto, path)
 
 
-def test_a_whole_model_passes_and_its_latency_and_memory_are_recorded(files: Files) -> None:
-    verdicts = files.verdicts()
-    assert {name: passed for name, (passed, _) in verdicts.items()} == dict.fromkeys(
-        ["servability", "latency_ms", "memory_mb"], True
-    )
-    assert "no bound" in verdicts["latency_ms"][1]
-
-
-# What is done to the files, and what is said; nothing where a stranger cannot even open them.
 # What is done to the files, and what is said; nothing where a stranger cannot even open them.
 SPOILT: dict[str, tuple[Callable[[Files], object], str]] = {
     "values beyond the 8 rows of the sample": (
@@ -108,8 +99,9 @@ def test_a_process_begun_before_there_is_a_file_serves_it_and_none_outlives_its_
     files.model.unlink()
     with start_fresh_process() as begun:
         model = atomic.write_bytes(files.model, content)
-        served = judge_servability(begun, model, files.metadata, files.sample, Gates(), TOLERANCE)
-        assert [gate.passed for gate in served] == [True, True, True]
+        verdicts = judge_servability(begun, model, files.metadata, files.sample, Gates(), TOLERANCE)
+    recorded = [(name, "recorded") for name in ("latency_ms", "memory_mb")]
+    assert [(gate.name, gate.verdict) for gate in verdicts] == [("servability", "passed"), *recorded]
     with pytest.raises(KeyError), start_fresh_process() as left:
         raise KeyError
     assert [each.poll() is None for each in (begun, left)] == [False, False]

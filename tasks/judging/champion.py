@@ -20,7 +20,8 @@ from tasks.data.recipe import SplitRule
 from tasks.data.row_hash import Hashes, is_in
 from tasks.data.split import TRAINING
 from tasks.judging import gates
-from tasks.judging.metrics import Answers, join_units, number_units
+from tasks.judging.evaluation_result import FEWEST, FEWEST_BLOCKS
+from tasks.judging.metrics import MOST_UNITS, Answers, join_units, number_units
 from tasks.judging.objective import Objective
 from tasks.machine.arrays import Array
 from tasks.machine.words import format_names, format_number, pluralize, tell_apart
@@ -34,15 +35,11 @@ from tasks.store.verified_files import RESTORE
 
 SMALLEST = np.finfo(np.float32).tiny  # a probability that is 0 in float32 then has a finite loss
 MIN_ROWS = 200  # fewer rows, or fewer groups, decide nothing
-FEWEST_BLOCKS = 5  # of time: with random signs, fewer blocks never have a p below 0.05
-FEWEST_UNITS = {"group": (20, "group"), "time": (FEWEST_BLOCKS, "block")}  # by the rule of the split
-MOST_UNITS = 100_000  # units compared at most; beyond that, neighbours are merged: their sums vary alike
+FEWEST_UNITS = {"group": (FEWEST, "group"), "time": (FEWEST_BLOCKS, "block")}  # by the rule of the split
 OF_SIGNATURE = "inputs, outputs, columns and classes as the champion's; give another shape of model another --name"
 SHOWN = 5  # levels or classes that are listed
 SETTINGS = "loss", "class_weight"  # of training on own data: where they differ, losses cannot be compared
 DRAWS = 9_999  # so that every p is a whole number of ten thousandths
-NORMAL_FROM = 10_000  # units; from here on a sum of signs is replaced by a normal variable with its variance
-SMALL = 0.01  # share of a comparison's squares: larger units are drawn, since a few do not make a normal variable
 NO_RISE = 0.4  # share of its margin: a smaller rise counts as none; otherwise a lucky version refuses too many
 CHUNK = 500  # draws at a time: bounds memory
 FIXED = ("rows", "copies", "group", "column")  # rules under which a row stays on its side of the split
@@ -148,12 +145,10 @@ def _ask_versions(
     file, settings = (prepared.test, SETTINGS) if prepared.split else (prepared.raw_test, ())
     raw = read_split(file, prepared)
     for number in numbers:
-        session, manifest = _open_version(name, number), model_folder.find_manifest(name, number)
+        manifest = model_folder.find_manifest(name, number)
         recipe, asked = manifest.recipe, manifest.parameters.training.model_dump()
         others = [each for each in settings if asked.get(each) != getattr(training, each)]
-        if contract.read_signature(session) != prepared.signature:
-            left_out.append(f"version {number} has other inputs or outputs")
-        elif not recipe.accepts(raw.inputs.dtype, raw.inputs.shape[1:]) or any(list_differences(manifest, prepared)):
+        if not recipe.accepts(raw.inputs.dtype, raw.inputs.shape[1:]) or any(list_differences(manifest, prepared)):
             left_out.append(f"the recipe of version {number} cannot read today's rows")
         elif others:
             said = " and ".join(f"{each.replace('_', ' ')} {asked.get(each)}" for each in others)
@@ -161,7 +156,7 @@ def _ask_versions(
         elif isinstance(is_new := find_new_rows(manifest.dataset, prepared), str):
             left_out.append(f"version {number} {is_new}")
         else:
-            score, inputs = functools.partial(score_by_session, session), recipe.encode(raw.inputs)
+            score, inputs = functools.partial(score_by_session, _open_version(name, number)), recipe.encode(raw.inputs)
             yield ModelAnswers(number, Answers.ask(score, inputs.__getitem__, raw.y_true, objective), is_new)
 
 
@@ -357,12 +352,11 @@ def compare(parts: Array, margins: Array, sizes: Array | float = 1.0, draws: int
     Among so many comparisons some rise is large by chance, so the question is how large the *largest* statistic gets
     when the candidate is as good as the versions (Westfall and Young 1993). A unit's difference is then as likely to
     have the other sign, so signs are drawn at random, for all comparisons together: versions that agree with each other
-    count as one, and a comparison that cannot exceed its margin costs the others nothing. If there are many units, a
-    normal variable stands for the sum of the small ones, while each larger one is drawn individually. The statistic is
-    McNemar's, a sum over the root of its squares. The p of a comparison is the share of draws in which any comparison
-    exceeds its margin with a statistic at least as large.
+    count as one, and a comparison that cannot exceed its margin costs the others nothing. The statistic is McNemar's, a
+    sum over the root of its squares. The p of a comparison is the share of draws in which any comparison exceeds its
+    margin with a statistic at least as large.
     """
-    are_many, parts = len(parts) >= NORMAL_FROM, parts[parts.any(axis=1)]
+    parts = parts[parts.any(axis=1)]
     net, most, squares = (each.sum(axis=0, dtype=float) for each in (parts, np.abs(parts), np.square(parts)))
     sizes = np.broadcast_to(sizes, net.shape)
     rise, is_beyond, p = net / sizes, net / sizes > margins, np.ones(len(net))
@@ -371,23 +365,13 @@ def compare(parts: Array, margins: Array, sizes: Array | float = 1.0, draws: int
     is_possible, least = most / sizes > margins, NO_RISE * margins
     scale = np.sqrt(np.where(squares > 0, squares, 1))
     drawn = parts[:, is_possible].astype(float)
-    is_small = are_many & (np.square(drawn / scale[is_possible]) <= SMALL).all(axis=1)
-    small, drawn = drawn[is_small], drawn[~is_small & drawn.any(axis=1)]
     if parts.dtype.kind == "i":
         # Sums of signs are two apart. One half step is subtracted in the candidate's favour, so that equal models are
-        # refused less often than the bound says, never more. Another one makes the normal tail match the sum's.
+        # refused less often than the bound says, never more.
         least = np.ones(len(net))
-        least[is_possible] += small.any(axis=0)
-    # As many rows as columns with the same covariance; a QR decomposition is slow on busy cores.
-    values, vectors = np.linalg.eigh(small.T @ small)
-    spread = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
     rng, largest = np.random.default_rng(0), list[Array]()  # of each draw
     for start in range(0, draws, CHUNK):
-        count, sums = min(CHUNK, draws - start), np.zeros(len(spread))
-        if len(small):
-            sums = rng.standard_normal((count, len(spread))) @ spread
-        if len(drawn):
-            sums = sums + rng.choice([-1.0, 1.0], (count, len(drawn))) @ drawn
+        sums = rng.choice([-1.0, 1.0], (min(CHUNK, draws - start), len(drawn))) @ drawn
         is_larger = sums / sizes[is_possible] > margins[is_possible]
         largest.append(np.where(is_larger, sums / scale[is_possible], -np.inf).max(axis=1))
     found = (net - least) / scale - 1e-6  # so that rounding does not tell equal sums apart

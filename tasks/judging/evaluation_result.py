@@ -8,7 +8,9 @@ from tasks.data.report import Finding
 from tasks.store.record_base import PersistedRecord, Sha256
 
 SIGNS = {"accuracy": 1, "loss": -1, "rmse": -1}  # 1 where larger is better
-FEWEST, FEWEST_BLOCKS = 20, 5  # rows, or groups of them, and blocks of time, below which chance cannot be estimated
+# Rows, or groups of them, and blocks of time, below which chance cannot be estimated: with random signs, fewer blocks
+# never have a p below 0.05.
+FEWEST, FEWEST_BLOCKS = 20, 5
 
 
 class RowMetrics(PersistedRecord):

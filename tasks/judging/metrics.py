@@ -21,7 +21,7 @@ EPOCH = 1970
 UNDATED = "no time"
 CONFIDENCE = 0.95
 RESAMPLES = 2_000
-MOST_DRAWN = 1_000  # units of an interval; beyond that, neighbours are merged: their sums vary alike
+MOST_UNITS = 1_000  # of an interval or a comparison; beyond that, neighbours are merged: their sums vary alike
 
 
 class Answers(NamedTuple):
@@ -80,7 +80,7 @@ def measure(answers: Answers, units: Array | None = None, class_names: Sequence[
         names, compute, y_true = ["r2", "rmse", "loss"], compute_number_figures, y_true.astype(np.float64)
         centred = y_true - y_true.mean()
         columns = [np.square(y_true - answers.answer), centred, np.square(centred)]
-    of_row, count = join_units(units, len(y_true), MOST_DRAWN)
+    of_row, count = join_units(units, len(y_true), MOST_UNITS)
     ones = np.ones(len(y_true))
     parts = [np.bincount(of_row, each, count) for each in (ones, *columns)]
     if len(codes):

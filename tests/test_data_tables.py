@@ -374,7 +374,7 @@ def test_the_latest_rows_are_found_by_dates_in_any_form(form: str, tmp_path: Pat
     written_days = [day.strftime(form) for day in days.astype(object)]
     found = rows(examined(written(tmp_path / "t.csv", DATED.set_column(1, "day", [written_days])), time_column="day"))
     is_test = found.split.split_ids == TEST
-    assert (is_test.sum(), found.has_dates) == (0.2 * DATES, True)
+    assert (is_test.sum(), found.split.has_dates) == (0.2 * DATES, True)
     assert days[is_test].min() > days[~is_test].max()
 
 

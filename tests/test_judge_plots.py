@@ -147,7 +147,7 @@ def test_the_same_figure_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_letters_that_no_font_has_are_escaped_and_all_others_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    for remembered in ("list_families", "_is_drawn"):  # what is known of fonts is found anew
+    for remembered in ("list_families", "_open_fonts"):  # what is known of fonts is found anew
         monkeypatch.setattr(fonts, remembered, getattr(fonts, remembered).__wrapped__)
     monkeypatch.setattr(fonts, "FAMILIES", ())
     assert plots.shorten("City = 上海, São →") == r"City = \u4e0a\u6d77, São →"

@@ -22,7 +22,7 @@ def examined(
     kept: Schema | None = None,
     champion: ChampionData | None = None,
     **options: Any,
-) -> Examination[TableRows | None]:
+) -> Examination:
     """What is found in a table; encoded rows stay readable although their file is gone."""
     data = OwnData.model_validate({"source": str(source), "target": target, **options})
     request = Request(data, kept)
@@ -31,23 +31,24 @@ def examined(
         return examine_table(table, "test", request, task, Path(folder), champion)
 
 
-def digest(found: Examination[TableRows | None]) -> str:
+def digest(found: Examination) -> str:
     """The digest of data without errors."""
     return recipe(found).digest(tuple(rows(found).ordering.result()[part].tobytes() for part in ("train", "other")))
 
 
-def recipe(found: Examination[TableRows | None]) -> Schema:
+def recipe(found: Examination) -> Schema:
     """What data without errors fix."""
     assert isinstance(found.schema, Schema), found.report.findings
     return found.schema
 
 
-def rows(found: Examination[TableRows | None]) -> TableRows:
+def rows(found: Examination) -> TableRows:
     """Their encoded rows."""
     assert found.rows is not None, found.report.findings
-    return found.rows
+    encoded: TableRows = found.rows
+    return encoded
 
 
-def rules(found: Examination[TableRows | None], severity: str) -> dict[str, str]:
+def rules(found: Examination, severity: str) -> dict[str, str]:
     """The findings of a severity: what was found, by rule and column."""
     return documents.rules(found.report.model_dump(mode="json"), severity)

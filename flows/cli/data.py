@@ -28,7 +28,7 @@ from tasks.store import own_data, regular_files
 from tasks.store.page_rendering import Code, Page, Section, Text
 
 if TYPE_CHECKING:
-    from tasks.data.own_rows import Examination, OwnRows
+    from tasks.data.own_rows import Examination
 
 LEAVE_OUT = {"counts-rows", "duplicate-column"}  # rules whose warnings recommend --ignore in any case
 
@@ -53,7 +53,7 @@ def inspect(given: Annotated[Given, InspectParameters]) -> Answer:
     return Answer(document, lambda: _draw(examined, losses, parameters.class_weight, command), failure)
 
 
-def _examine(parameters: InspectParameters, folder: Path) -> "Examination[OwnRows | None]":
+def _examine(parameters: InspectParameters, folder: Path) -> "Examination":
     from tasks.data import image_dataset
     from tasks.data.table_dataset import examine_table, read_table
 
@@ -69,7 +69,7 @@ def _examine(parameters: InspectParameters, folder: Path) -> "Examination[OwnRow
         )
     files, request = find_table(parameters.source), Request(parameters, kept)
 
-    def examine(task: TaskName | None, scratch: Path) -> "Examination[OwnRows | None]":
+    def examine(task: TaskName | None, scratch: Path) -> "Examination":
         return examine_table(read_table(files, request, task, scratch), name, request, task, scratch, champion)
 
     examined = examine(kept.task if kept else None, folder)
@@ -83,9 +83,7 @@ def _examine(parameters: InspectParameters, folder: Path) -> "Examination[OwnRow
     return examined
 
 
-def _expect_losses(
-    examined: "Examination[OwnRows | None]", parameters: InspectParameters, scratch: Path
-) -> dict[str, float]:
+def _expect_losses(examined: "Examination", parameters: InspectParameters, scratch: Path) -> dict[str, float]:
     """The validation losses of the best constant and of the converged fit; empty if the data are unfit.
 
     Both parts are written to the folder ``scratch``, as a retrain writes them to the store: they may not fit into
@@ -107,7 +105,7 @@ def _expect_losses(
     return baselines.expected_losses(examined.schema, train, validation, num_train, parameters.class_weight, decay)
 
 
-def _advise_command(parameters: InspectParameters, examined: "Examination[OwnRows | None]") -> str:
+def _advise_command(parameters: InspectParameters, examined: "Examination") -> str:
     """The command that trains on this table, with the given options and those that the findings recommend."""
     report, schema = examined.report, examined.schema
     is_known = bool(parameters.name and schema)  # such a name keeps its model and columns
@@ -130,7 +128,7 @@ def _advise_command(parameters: InspectParameters, examined: "Examination[OwnRow
     return shlex.join(["retrain", model, "--name", name, *source, *options])
 
 
-def _draw(examined: "Examination[OwnRows | None]", losses: dict[str, float], class_weight: str, command: str) -> Page:
+def _draw(examined: "Examination", losses: dict[str, float], class_weight: str, command: str) -> Page:
     """The report's page with the losses to expect and the command to copy; errors are told as the failure."""
     report = examined.report
     warnings = tuple(finding for finding in report.findings if not finding.is_error)

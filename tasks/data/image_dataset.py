@@ -155,7 +155,7 @@ def inspect_images(
     previous_schema: ImageSchema | None,
     scratch: Path,
     champion: ChampionData | None = None,
-) -> Examination[ImageRows]:
+) -> Examination:
     """Read all images to be kept under ``name``: their classes, their split, and everything that is wrong with them.
 
     The pixels are stored in a file in ``scratch``.
@@ -364,6 +364,6 @@ class ImageDataset(OwnDataset):
 
     def examine(
         self, data: Data, task: TaskName, previous: Any, champion: ChampionData | None, scratch: Path
-    ) -> Examination[ImageRows]:
+    ) -> Examination:
         """Read all images, and determine their classes and split, and what is wrong."""
         return inspect_images(find_images(self.source), self.name, data, previous, scratch, champion)

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +43,6 @@ from tasks.serving.task import TASKS, TaskName
 from tasks.store import artifact_paths, folders, locks
 from tasks.store.record_base import FileRef
 
-Found = TypeVar("Found", bound="OwnRows | None", covariant=True)
 SIDES = {"train": TRAINING, "test": TEST, "validation": VALIDATION}
 
 
@@ -57,7 +56,6 @@ class OwnRows(ABC):
     digests: Hashes  # (n,)
     ordering: Future[dict[str, Hashes]]  # the result of ``sort_digests``: it is slow, and files are written meanwhile
     profiles: tuple[ColumnProfile, ...] = ()  # for each column of a table, the last one for the target
-    has_dates: bool = False  # whether a split by time has dates
     brightness: float | None = None  # for images: the mean of all pixels, 0 to 255
 
     block_rows: ClassVar[int] = 2**15  # rows that are read at a time
@@ -178,12 +176,12 @@ def encode_column(table: Table, column: Column, targets: TargetValues, into: Arr
 # Data sets
 
 
-class Examination(NamedTuple, Generic[Found]):
+class Examination(NamedTuple):
     """What was found: everything if there are no errors, otherwise as much as possible."""
 
     report: DataReport
     schema: PreviousSchema | None
-    rows: Found
+    rows: Any  # the OwnRows that were read, or None
 
 
 @dataclass(frozen=True)
@@ -200,7 +198,7 @@ class OwnDataset(ABC):
     @abstractmethod
     def examine(
         self, data: Data, task: TaskName, previous: Any, champion: ChampionData | None, scratch: Path
-    ) -> Examination[OwnRows | None]:
+    ) -> Examination:
         """Read all rows, and determine the role of each column, the split of each row, and what is wrong.
 
         ``previous`` is the schema that an earlier version fixed, or None.
@@ -270,7 +268,7 @@ def write_splits(name: str, rows: OwnRows, schema: PreviousSchema, scratch: Path
         ignored=schema.ignored,
         left_out=schema.left_out,
         profiles=rows.profiles,
-        has_dates=rows.has_dates,
+        has_dates=rows.split.has_dates,
         brightness=rows.brightness,
     )
 

@@ -71,7 +71,7 @@ def read_table(files: DataFiles, request: Request, task: TaskName | None, scratc
 
 def examine_table(
     table: Table, name: str, request: Request, task: TaskName | None, folder: Path, champion: ChampionData | None = None
-) -> Examination[TableRows | None]:
+) -> Examination:
     """Examine a table that is to be kept under ``name``; without a ``task``, the target decides which it is.
 
     Encoded rows are mapped from a file in ``folder``, and vanish with it.
@@ -176,7 +176,6 @@ def _split_rows(
         digests=digests,
         ordering=ordering,
         profiles=tuple(profiles),
-        has_dates=split.has_dates,
     )
     return rows, findings
 
@@ -211,7 +210,7 @@ def _describe(
         f"{pluralize(unlabelled, 'row')} without a target left out" if unlabelled else "",
     ]
     names = table.data.column_names
-    has_dates = rows is not None and rows.has_dates
+    has_dates = rows is not None and rows.split.has_dates
     return DataReport(
         name=name,
         summary="; ".join(filter(None, summary)),
@@ -262,7 +261,7 @@ class TableDataset(OwnDataset):
 
     def examine(
         self, data: Data, task: TaskName, previous: Any, champion: ChampionData | None, scratch: Path
-    ) -> Examination[TableRows | None]:
+    ) -> Examination:
         """Read all rows, and determine the role of each column, the split of each row, and what is wrong."""
         request = Request(data, previous)
         table = read_table(find_table(self.source), request, task, scratch)

@@ -1,15 +1,14 @@
 """Whether this machine has an NVIDIA GPU and which, according to the driver: needs neither torch nor onnxruntime."""
 
 import ctypes
-import sys
 from typing import NamedTuple
 
 from tasks.errors import DeviceMissing
 from tasks.parameters import Device
 
 CUDA_SUCCESS = 0
-LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
-NVML = "nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1"
+LIBRARY = "libcuda.so.1"
+NVML = "libnvidia-ml.so.1"
 TEXT_BYTES = 128  # more than any name or version that the driver writes
 
 

@@ -1,6 +1,7 @@
 """Letters for names in pictures: matplotlib's own font has no Chinese letters, and draws a box for any it lacks."""
 
 import functools
+from typing import Any
 
 # Fonts with Chinese letters that systems come with, the commonest first; most have Japanese and Korean ones, too.
 FAMILIES = (
@@ -18,24 +19,25 @@ def list_families() -> list[str]:
     return ["sans-serif", *(each for each in FAMILIES if each in installed)]
 
 
+@functools.cache
+def _open_fonts() -> dict[str, Any]:
+    """The fonts that letters are taken from, by file, in order."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    files = (findfont(FontProperties(family=[family])) for family in list_families())
+    return {file: get_font(file) for file in files}
+
+
 def escape_letters(text: str) -> str:
     r"""``text`` with every letter that no font has escaped, as in ``\u6d77``: boxes would all look the same."""
     if text.isascii():
         return text
-    return "".join(each if _is_drawn(each) else each.encode("ascii", "backslashreplace").decode() for each in text)
+    fonts = _open_fonts().values()
+    missing = {each for each in text if not any(font.get_char_index(ord(each)) for font in fonts)}
+    return "".join(each.encode("ascii", "backslashreplace").decode() if each in missing else each for each in text)
 
 
 def font_file(text: str) -> str:
     """The font that has most of a text's letters, for drawing without matplotlib; of equally good fonts, the first."""
-    from matplotlib.font_manager import FontProperties, findfont, get_font
-
-    files = [findfont(FontProperties(family=[family])) for family in list_families()]
-    return max(files, key=lambda file: sum(get_font(file).get_char_index(ord(each)) > 0 for each in text))
-
-
-@functools.cache
-def _is_drawn(letter: str) -> bool:
-    from matplotlib.font_manager import FontProperties, findfont, get_font
-
-    fonts = (findfont(FontProperties(family=[family])) for family in list_families())
-    return any(get_font(font).get_char_index(ord(letter)) for font in fonts)
+    fonts = _open_fonts()
+    return max(fonts, key=lambda file: sum(fonts[file].get_char_index(ord(each)) > 0 for each in text))

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from contextvars import copy_context
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -119,10 +119,7 @@ def run_on_cores(
     with ExitStack() as stack:
         idle.put(work)
         for _ in range(1, count):
-            worker = Process(work) if in_processes else work
-            if isinstance(worker, Process):
-                stack.callback(worker.close)
-            idle.put(worker)
+            idle.put(stack.enter_context(closing(Process(work))) if in_processes else work)
         pool = stack.enter_context(ThreadPoolExecutor(count))
         stack.callback(pool.shutdown, cancel_futures=True)
         yield lambda item: pool.submit(run, item)

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tasks.parameters.form import ParameterModel, Use, declare_field
+from tasks.parameters.form import ParameterModel, Use, declare_field, spell_flag
 from tasks.parameters.training import (
     CLASS_WEIGHT,
     NAME_PATTERN,
@@ -152,8 +152,8 @@ class OwnData(ParameterModel):
 
     def list_given(self, use: Use) -> str:
         """The given options that apply only to this ``use``, as they are typed."""
-        given = [name for name in self.model_dump(exclude_defaults=True) if self.use_of(name) in use]
-        return " and ".join(f"--{name.replace('_', '-')}" for name in given)
+        given = (name for name in self.model_dump(exclude_defaults=True) if self.use_of(name) in use)
+        return " and ".join(map(spell_flag, given))
 
 
 class InspectParameters(OwnData):

@@ -48,7 +48,6 @@ class Splits(PersistedRecord):
     report: FileRef | None = None  # of own data: what validation found
     validation: FileRef | None = None  # own data's split for validation; without it a share of ``train`` may serve
     sheet: FileRef | None = None  # of own images: a picture with examples of each class
-    brightness: float | None = None  # of own images: the mean of all pixels, 0 to 255
     profiles: tuple[ColumnProfile, ...] = ()  # of own tables: a profile of each column, the target last
     accepted: tuple[AcceptedFinding, ...] = ()  # findings of validation that the user accepted, also in earlier data
 

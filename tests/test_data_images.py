@@ -21,7 +21,7 @@ from PIL import Image
 from image_folders import Array, drawn, prepared, report_of, write, write_parquet
 from tasks.data.image_dataset import find_images
 from tasks.data.io import images
-from tasks.data.report import Finding
+from tasks.data.report import DataReport, Finding
 from tasks.data.schema import ImageSchema
 from tasks.errors import DataError, EnvironmentProblem, UsageError
 from tasks.machine import resources
@@ -52,7 +52,10 @@ def test_every_picture_is_in_one_split_under_the_name_of_its_folder(tmp_path: Pa
     assert made.class_names == ("10", "cat", "dog", "狗")
     assert made.class_counts == tuple(np.bincount(splits[0]["labels"]).tolist())
     assert 12 < made.num_test < 36
-    assert made.brightness == pytest.approx(pixels.mean(), abs=0.01)
+    assert made.report is not None
+    described = DataReport.read(made.report.path).images
+    assert described is not None
+    assert described.brightness == pytest.approx(pixels.mean(), abs=0.01)
     assert made.sheet is not None
     (*_, sheet) = np.asarray(Image.open(made.sheet.path))[4:, :, 3].reshape(4, 60, -1)
     assert sheet[:56, 180:].mean() > 200, "pictures of each class, whatever its script"

@@ -319,6 +319,7 @@ NIGHTS: dict[str, list[Night]] = {
     "what version 1 left out": [
         (IDS, {"no_date_parts": True}, ("rows", "x", "day id", "")),
         (IDS, {"no_date_parts": True, "category": ["id"]}, ("rows", "x", "day id", "")),
+        (IDS | {"id": [f"1,{at:03}" for at in range(ROWS)]}, {}, ("rows", "x", "day id", "")),
     ],
     "the target of version 1, whose classes have zeros in front": [
         (CLASSES, {"task": "classification"}, ("rows", "x", "", "")),
@@ -336,6 +337,13 @@ def test_later_nights_have_what_was_fixed_before_but_for_what_is_asked(case: str
         features = [column.name for column in kept.columns]
         assert (kept.split.rule, *map(" ".join, (features, kept.left_out, kept.ignored))) == expected
         assert made.setdefault(expected, kept) == kept
+
+
+def test_dates_that_version_1_left_out_are_named(tmp_path: Path) -> None:
+    table = written(tmp_path / "t.csv", IDS)
+    kept = recipe(examined(table, no_date_parts=True))
+    assert {*kept.columns[0].model_dump(mode="json")}.isdisjoint({"source", "part", "zone", "limits"})
+    assert "day held dates and stayed left out" in rules(examined(table, kept=kept), "note")["date-parts"]
 
 
 # Which rows are the test split: the same ones as data grow, and never equal rows on both sides

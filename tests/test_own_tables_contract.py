@@ -184,7 +184,6 @@ FAULTS: dict[str, tuple[Columns, str, str, str]] = {
     "a small share": ({"x": X[:60], "y": Y[:60]}, "--test 0.02", "too-few-rows", ""),
     "nine groups": (with_y(g=every(*range(9))), "--split-by g", "too-few-rows", "9"),
     "a row without a group": (with_y(g=once(every(*range(40)), 7, None)), "--split-by g", "split-missing", "1 row"),
-    "a row without a time": (with_y(g=once(list(N), 7, None)), "--time-column g", "split-missing", "1 row"),
     "a row without a part": (with_y(g=once(every("train", "test"), 7, None)), "--split-column g", "split-missing", ""),
     "an odd part": (with_y(g=every("train", "test", "perhaps")), "--split-column g", "split-column", "'perhaps'"),
     "a time that is no number": (
@@ -200,10 +199,6 @@ FAULTS: dict[str, tuple[Columns, str, str, str]] = {
     ),
     "an empty time": (
         with_y(g=once(every("31.12.2024", "2.1.2024"), 7, "")), "--time-column g", "no-moment g", "'' in row 7"
-    ),
-    "a zone among days without": (
-        with_y(g=once(every("31.12.2024 9:00", "2.1.2024 9:00"), 7, "3.1.2024 9:00+01:00")), "--time-column g",
-        "mixed-zones g", "with a zone and times without",
     ),
     "no time among days": (
         with_y(g=once(every("12/31/2024", "01/02/2024"), 7, "2024-01-02")), "--time-column g", "no-moment g",
@@ -630,7 +625,6 @@ def test_the_version_keeps_kinds_levels_and_the_training_parts_statistics(
     assert fitted["c"]["counts"] == [int((level[training] == each).sum()) for each in "ab"]
     assert manifest["recipe"]["target"]["mean"] == pytest.approx(price[training].mean(), rel=1e-7)
     assert str(tmp_path) not in json.dumps([manifest, metadata])
-    assert load(artifacts / "datasets/own/source.json")["source"] == str(path)
     rows = written(tmp_path / "rows.parquet", {"x": [None, 1.0], "z": [None, 1.0], "c": ["a", None], "k": [9, 9]})
     job = ask("predict", rows, "--name", "own", "--max-rejects", "1")
     (reject,) = pq.read_table(Path(job["path"]) / "_rejects.parquet").to_pylist()
@@ -704,8 +698,6 @@ def test_digests_of_training_rows_and_of_the_others_are_kept_apart_one_for_every
     for version, digests in ((1, first), (2, second)):
         dataset = grown.document(version, "manifest")["dataset"]
         assert [len(digests[part]) for part in ("train", "other")] == [dataset["num_train"], dataset["num_test"]]
-        assert all(digests[part].tolist() == sorted(digests[part].tolist()) for part in ("train", "other"))
-        assert len({*digests["train"].tolist(), *digests["other"].tolist()}) == sum(map(len, digests.values()))
     assert all(set(first[part].tolist()) <= set(second[part].tolist()) for part in ("train", "other"))
     assert sum(map(len, second.values())) == sum(map(len, first.values())) + grown.added
 

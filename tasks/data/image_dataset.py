@@ -227,7 +227,6 @@ def _split_images(
         split=split,
         digests=digests,
         ordering=parallel.start(sort_digests, split, digests),
-        brightness=round(float(decoded.facts["brightness"][numbers].mean()), 3) if len(numbers) else 0.0,
     )
 
 
@@ -340,7 +339,7 @@ def _report(source: LabelledImages, rows: ImageRows, name: str, findings: list[F
         modes={mode.decode(): count for mode, count in modes.most_common()},
         broken=len(decoded.unreadable),
         copies=num_rows - len(np.unique(rows.split.keys)),
-        brightness=rows.brightness or 0.0,
+        brightness=round(float(decoded.facts["brightness"][rows.numbers].mean()), 3) if num_rows else 0.0,
     )
     return DataReport(
         name=name,

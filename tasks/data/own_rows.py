@@ -56,7 +56,6 @@ class OwnRows(ABC):
     digests: Hashes  # (n,)
     ordering: Future[dict[str, Hashes]]  # the result of ``sort_digests``: it is slow, and files are written meanwhile
     profiles: tuple[ColumnProfile, ...] = ()  # for each column of a table, the last one for the target
-    brightness: float | None = None  # for images: the mean of all pixels, 0 to 255
 
     block_rows: ClassVar[int] = 2**15  # rows that are read at a time
     most_ordered: ClassVar[int] = 2**18  # beyond this, rows stay as they came: sorting so many takes seconds
@@ -269,7 +268,6 @@ def write_splits(name: str, rows: OwnRows, schema: PreviousSchema, scratch: Path
         left_out=schema.left_out,
         profiles=rows.profiles,
         has_dates=rows.split.has_dates,
-        brightness=rows.brightness,
     )
 
 

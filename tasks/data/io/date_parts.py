@@ -103,11 +103,11 @@ def _to_numpy(moments: pa.Array) -> Array:
 def _parse_dates(texts: pa.Array, form: str, zone: str) -> Dates:
     texts = pc.if_else(pc.equal(texts, ""), None, texts)
     if not form and pc.all(pc.match_substring_regex(texts, date_pattern(form)), min_count=0).as_py():
-        dates = parse_dates(texts)  # None if some are times of day or no dates, or only some have a zone
-        if dates is not None and (zone or dates.type.tz is None):
-            moments = _to_numpy(dates)
-            moments = _localize(moments, zone) if dates.type.tz else moments
-            return Dates(moments, np.zeros(len(texts), bool), frozenset({dates.type.tz or ""}))
+        parsed = parse_dates(texts)  # None if some are times of day or no dates, or only some have a zone
+        if parsed is not None and (zone or parsed.type.tz is None):
+            moments = _to_numpy(parsed)
+            moments = _localize(moments, zone) if parsed.type.tz else moments
+            return Dates(moments, np.zeros(len(texts), bool), frozenset({parsed.type.tz or ""}))
     found = pc.extract_regex(texts, date_pattern(form))
     has_date = np.asarray(pc.fill_null(pc.not_equal(found.field("year"), ""), False))
     year, month, day, hour, minute, second = (_to_integers(found.field(each)) for each in (*DATE, *CLOCK))
@@ -117,24 +117,19 @@ def _parse_dates(texts: pa.Array, form: str, zone: str) -> Dates:
     is_sound = (dates.astype("M8[M]") == months) & (hour < 24) & (minute < 60) & (second < 60)
     is_sound &= ~has_date | ((month >= 1) & (month <= 12) & (day >= 1) & (year >= 1))
     is_sound &= np.asarray(found.is_valid())
-    offsets = found.field("zone")
+    offsets = found.field("zone").dictionary_encode()
+    zones = [find_zone(each.strip()) if each else None for each in offsets.dictionary.to_pylist()]
     if zone:
-        moments = _move(moments, offsets, zone)
-    zones = frozenset(map(_name_offset, offsets.drop_null().unique().to_pylist()))
-    return Dates(np.where(is_sound, moments, NO_TIME), np.asarray(texts.is_valid()) & ~is_sound, zones)
+        codes = offsets.indices.fill_null(-1).to_numpy(zero_copy_only=False)  # -1 picks the last
+        away = np.array([*(each.utcoffset(None) if each else 0 for each in zones), 0], "m8[s]")[codes]
+        is_elsewhere = np.array([*map(bool, zones), False])[codes]  # the others are in it already
+        moments = np.where(is_elsewhere, _localize(moments - away, zone), moments)
+    names = frozenset(str(each).removeprefix("UTC") or "UTC" if each else "" for each in zones)
+    return Dates(np.where(is_sound, moments, NO_TIME), np.asarray(texts.is_valid()) & ~is_sound, names)
 
 
 def _to_integers(digits: pa.Array) -> Array:
     return np.asarray(pc.if_else(pc.equal(digits, ""), "0", digits).fill_null("0").cast(pa.int64()))
-
-
-def _move(moments: Array, offsets: pa.Array, zone: str) -> Array:
-    """Moments in ``zone`` for those written with an offset; the others are in it already."""
-    written = offsets.dictionary_encode()
-    seconds = [_find_seconds(each) for each in written.dictionary.to_pylist()]
-    away = np.array([*seconds, 0], "m8[s]")[np.asarray(written.indices.fill_null(-1))]
-    is_elsewhere = np.asarray(pc.fill_null(pc.not_equal(offsets, ""), False))
-    return np.where(is_elsewhere, _localize(moments - away, zone), moments)
 
 
 def _localize(moments: Array, zone: str) -> Array:
@@ -147,16 +142,6 @@ def _localize(moments: Array, zone: str) -> Array:
         clocks = (each.replace(tzinfo=UTC).astimezone(find_zone(zone)) for each in distinct.tolist())
         shown[late] = np.array([each.replace(tzinfo=None) for each in clocks], shown.dtype)[places]
     return shown
-
-
-def _find_seconds(offset: str) -> int:
-    away = find_zone(offset.strip()).utcoffset(None) if offset else None
-    return int(away.total_seconds()) if away else 0
-
-
-def _name_offset(offset: str) -> str:
-    """One name for equal offsets, such as ``UTC`` for ``Z`` and ``+00``; empty for none."""
-    return offset and (str(find_zone(offset.strip())).removeprefix("UTC") or "UTC")
 
 
 # The dates of a column about which nothing is known

@@ -36,6 +36,8 @@ OF_OTHERS = {
     "artifacts/javascript/": "gradmill demo",
     "artifacts/.store": "GRADMILL_MIRROR",
     "artifacts/mirror.json": "GRADMILL_MIRROR",
+    "artifacts/reports/": "a server that gradmill up joins",
+    "artifacts/schedules/": "82fab8f3 and older versions",
     "artifacts/site": "make docs",
     "artifacts/tuned/<name>.json": "gradmill tune",
 }

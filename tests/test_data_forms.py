@@ -533,10 +533,10 @@ SHAPES: dict[str, tuple[Any, str, str]] = {
     ),
     "times": (pa.array(DRAWN.dt.time, pa.time64("us")), ".parquet", "hour"),
     **{f"times in text{suffix}": (CLOCK, suffix, "hour") for suffix in (".csv", ".jsonl", ".parquet")},
-    "noon in Berlin": (pa.array(pd.date_range("2024-01-01 12:00", periods=400, tz="Europe/Berlin")), ".parquet",
-        "month weekday"),
     "one day": ([datetime.date(2024, 1, 1)] * 400, ".parquet", ""),
     "spans": ([datetime.timedelta(hours=at) for at in range(400)], ".parquet", ""),
+    "noon in Berlin": (pa.array(pd.date_range("2024-01-01 12:00", periods=400, tz="Europe/Berlin")), ".parquet",
+        "month weekday"),
 }  # fmt: skip
 
 

@@ -359,6 +359,14 @@ DATED = pa.table(
 )
 
 
+def assert_latest(path: Path, times: Any, values: Any) -> None:
+    """The test rows are the latest, where these values stand for the times."""
+    split = rows(examined(written(path, DATED.set_column(1, "day", [values])), time_column="day")).split
+    is_test = split.split_ids == TEST
+    assert (is_test.sum(), split.has_dates) == (0.2 * DATES, times.dtype.kind == "M")
+    assert times[is_test].min() > times[~is_test].max()
+
+
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", "Z.csv"])
 @pytest.mark.parametrize("first", ["0001-01-01", "1500-06-01", "9990-01-01", 1e-300, 1e300])
 def test_dates_far_from_1970_and_numbers_of_any_size_and_sign_are_in_order(
@@ -367,10 +375,8 @@ def test_dates_far_from_1970_and_numbers_of_any_size_and_sign_are_in_order(
     order = np.arange(DATES) % 60
     times = first * (order - 30.0) if isinstance(first, float) else np.datetime64(first, "s") + order * DAY
     zone = "" if isinstance(first, float) else suffix.removesuffix(".csv")
-    far = DATED.set_column(1, "day", [times if suffix == ".parquet" else [f"{time}{zone}" for time in times]])
-    is_test = rows(examined(written(tmp_path / f"t{suffix}", far), time_column="day")).split.split_ids == TEST
-    assert is_test.sum() == 0.2 * DATES
-    assert times[is_test].min() > times[~is_test].max()
+    values = times if suffix == ".parquet" else [f"{time}{zone}" for time in times]
+    assert_latest(tmp_path / f"t{suffix}", times, values)
 
 
 @pytest.mark.parametrize(
@@ -379,11 +385,7 @@ def test_dates_far_from_1970_and_numbers_of_any_size_and_sign_are_in_order(
 )
 def test_the_latest_rows_are_found_by_dates_in_any_form(form: str, tmp_path: Path) -> None:
     days = np.datetime64("2023-12-01", "s") + RNG.permutation(DATES) // 10 * DAY
-    written_days = [day.strftime(form) for day in days.astype(object)]
-    found = rows(examined(written(tmp_path / "t.csv", DATED.set_column(1, "day", [written_days])), time_column="day"))
-    is_test = found.split.split_ids == TEST
-    assert (is_test.sum(), found.split.has_dates) == (0.2 * DATES, True)
-    assert days[is_test].min() > days[~is_test].max()
+    assert_latest(tmp_path / "t.csv", days, [day.strftime(form) for day in days.astype(object)])
 
 
 # The hash of a row: as defined in words, and blind to all that is not content

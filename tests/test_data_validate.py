@@ -36,7 +36,7 @@ from tasks.parameters.data import OwnData
 from tasks.preprocess import preprocess
 from tasks.records import ChampionData, PreparedDataset
 from tasks.store.run_folder import RunFolder
-from written_tables import digest, examined, recipe, rows, rules, written
+from written_tables import examined, recipe, rows, rules, written
 
 ROWS = 400
 RNG = np.random.default_rng(0)
@@ -136,11 +136,6 @@ def test_whatever_the_table_there_is_a_report_and_never_a_traceback(
     assert (found.schema is None) == bool(found.report.errors)
     assert found.report.page()
     DataReport.parse(found.report.model_dump_json().encode(), "report")
-    if found.schema is not None:
-        order = np.random.default_rng(0).permutation(len(table))
-        shuffled = table.take(pa.array(order)).select(table.column_names[::-1])
-        again = examined(written(tmp_path / f"again{suffix}", shuffled), task=task)
-        assert digest(again) == digest(found)
 
 
 # Raw files to splits: nothing lost, nothing changed, the same content under the same name

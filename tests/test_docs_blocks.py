@@ -36,6 +36,7 @@ ELSEWHERE = {
 }
 # Blocks that begin so are no commands.
 LISTINGS = {
+    "onnxruntime ok: ": "what gradmill doctor says of one machine: tests/test_doctor_findings.py",
     "champion.json ": "the files of a model: see below",
     "flows/ ": "the folders of this repository: see below",
 }
@@ -55,7 +56,7 @@ PROGRAMS = {
     "tritonserver": "tests/test_serve_triton.py",
     "export": "its variables: see below",
     "make": "its targets: see below",
-    "gradmill": "tests/test_docs_words.py parses them, tests/test_docs_typed.py types them",
+    "gradmill": "tests/test_docs_typed.py types them",
 }
 
 

@@ -45,7 +45,7 @@ OF_OTHERS = {
 
 # Lines of every page
 
-# Lines with these words are not typed here, for what is said.
+# Of lines with these words only the options are tried here, for what is said.
 NOT_HERE = {
     "gradmill up": "goes on until Ctrl-C: see below",
     "gradmill demo": "goes on until Ctrl-C: tests/test_serve_demo.py",
@@ -73,7 +73,7 @@ def lines() -> list[str]:
         if not block.language
         for line in TYPED.findall(block.text)
     ]
-    return [line for line in dict.fromkeys(found) if not any(words in line for words in NOT_HERE)]
+    return [f"{line} --help" if any(words in line for words in NOT_HERE) else line for line in dict.fromkeys(found)]
 
 
 def fill(folder: Path) -> None:

@@ -1,23 +1,19 @@
-"""What README and docs/ name is there: files, headings, commands and options; and docs/ are whole."""
+"""What README and docs/ name is there: files and headings; and docs/ are whole."""
 
 import json
 import re
-import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from PIL import Image
 
 from conftest import REPOSITORY
 from fenced_blocks import in_millions
-from flows.cli.app import app
 from tasks.records import QUESTIONS
 
 PAGES = [*sorted(REPOSITORY.glob("README*.md")), *sorted((REPOSITORY / "docs").glob("*.md"))]
-COMMAND = re.compile(r"(?m)^(?:[A-Z_]+=\S+ )*gradmill (.*?)(?: {2,}.*| #.*)?$")
 
 
 def anchors(page: Path) -> set[str]:
@@ -27,32 +23,17 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_leads_to_a_file_and_a_heading_that_are_there(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+def test_every_link_leads_to_a_file_and_a_heading_and_every_path_is_there(page: Path) -> None:
+    text = page.read_text()
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if not target.startswith("https://"):
             file, _, anchor = target.partition("#")
             path = page.parent / file if file else page
             assert path.is_file(), target
             assert not anchor or anchor in anchors(path), target
-
-
-@pytest.mark.parametrize("page", [page for page in PAGES if page.stem != "decisions"], ids=lambda page: page.name)
-def test_every_path_of_this_repository_is_there(page: Path) -> None:
-    for path in re.findall(r"`((?:flows|tasks|tests|docker|docs)/[\w./-]*)`", page.read_text()):
-        assert path == "docker/.env" or (REPOSITORY / path).exists(), path
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_command_takes_what_it_is_given(page: Path) -> None:
-    for block in page.read_text().split("```")[1::2]:
-        for line in COMMAND.findall(block):
-            command: Any = typer.main.get_command(app)
-            words = shlex.split(line)
-            while hasattr(command, "commands"):
-                assert words[0] in command.commands, line
-                command = command.commands[words.pop(0)]
-            command.make_context(line, words)  # which raises where a word is not taken
+    if page.stem != "decisions":
+        for name in re.findall(r"`((?:flows|tasks|tests|docker|docs)/[\w./-]*)`", text):
+            assert name == "docker/.env" or (REPOSITORY / name).exists(), name
 
 
 def parts(page: str) -> list[Any]:

@@ -12,9 +12,10 @@ from tasks.machine.run_messages import print_message
 from tasks.parameters import RetrainParameters, TuneParameters
 from tasks.preprocess import preprocess
 from tasks.serving.task import find_task
-from tasks.store import own_data, tuning_result
+from tasks.store import artifact_paths, own_data
 from tasks.store.own_data import NOT_KEPT
 from tasks.store.run_folder import RunFolder
+from tasks.store.tuning_result import TunedSettings
 from tasks.tune import tune as tune_stage
 from tasks.validate import validate
 
@@ -42,7 +43,7 @@ def tune(parameters: TuneParameters = TuneParameters()) -> TuneReport:  # noqa: 
         prepared = preprocess(run, validated, parameters.data, parameters.training.seed_number)
         searched = tune_stage(run, prepared, parameters.training, parameters.search)
         if searched.tuned.is_better:
-            tuning_result.write(parameters.name, searched.tuned)
+            searched.tuned.write(artifact_paths.tuned(parameters.name))
         run_artifacts.show_search(run, searched)
         report = TuneReport.describe(run, searched)
         if asked.then_retrain and searched.tuned.is_better:
@@ -52,7 +53,7 @@ def tune(parameters: TuneParameters = TuneParameters()) -> TuneReport:  # noqa: 
     return report
 
 
-def _apply_settings(parameters: TuneParameters, settings: tuning_result.TunedSettings) -> RetrainParameters:
+def _apply_settings(parameters: TuneParameters, settings: TunedSettings) -> RetrainParameters:
     """The parameters of a retrain on the same data; ``training`` has what the search did not decide."""
     training = {
         name: value for name, value in parameters.training.given_values.items() if name not in settings.settings

@@ -173,10 +173,7 @@ class Model:
         if not self.columns:
             raise ValueError(f"{self.name} is a model of pictures: explain works only for tables")
         weights = self._weights or read_weights(self._manifest)
-        added = explain_rows(encode_rows(rows, self.columns, unknown), [*self.columns.values()], weights)
-        if len(self.classes) == 2:
-            return added[:, 1] - added[:, 0]
-        return added - added.mean(axis=1, keepdims=True) if self.classes else added[:, 0]
+        return explain_rows(encode_rows(rows, self.columns, unknown), [*self.columns.values()], weights)
 
     def _encode(self, rows: Any, unknown: Unknown) -> NDArray[Any]:
         if self.columns:

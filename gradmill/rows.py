@@ -358,11 +358,13 @@ def find_columns(recipe: Mapping[str, Any]) -> dict[str, InputColumn]:
 
 
 def explain_rows(features: NDArray[np.float32], columns: list[InputColumn], weights: Weights) -> NDArray[np.float64]:
-    """The contribution of each column to each score, with the intercept last: ``(n, outputs, columns + 1)``.
+    """The contribution of each column to the prediction, with the intercept last: ``(n, columns + 1)``.
 
-    ``weights`` are in raw units: ``mean`` ``(numbers,)`` and ``weights`` ``(numbers, outputs)`` of numbers and booleans
-    in order; ``effects`` ``(codes, outputs)``, for each category in turn those of its levels, of a missing value and of
-    an unknown one; and ``intercept`` ``(outputs,)``, the score of the training means.
+    For two outputs, it is that to the second's log odds; for more, it is ``(n, outputs, columns + 1)``, and each score
+    is measured from the mean of all. ``weights`` are in raw units: ``mean`` ``(numbers,)`` and ``weights``
+    ``(numbers, outputs)`` of numbers and booleans in order; ``effects`` ``(codes, outputs)``, for each category in turn
+    those of its levels, of a missing value and of an unknown one; and ``intercept`` ``(outputs,)``, the score of the
+    training means.
     """
     added = np.empty((len(features), len(weights["intercept"]), len(columns) + 1))
     added[..., -1] = weights["intercept"]
@@ -379,4 +381,6 @@ def explain_rows(features: NDArray[np.float32], columns: list[InputColumn], weig
             centred = np.nan_to_num(values - weights["mean"][number], nan=0.0)  # a missing number counts as the mean
             added[..., at] = centred[:, np.newaxis] * weights["weights"][number]
             number += 1
-    return added
+    if added.shape[1] == 2:
+        return added[:, 1] - added[:, 0]
+    return added[:, 0] if added.shape[1] == 1 else added - added.mean(axis=1, keepdims=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from candidate import seal
 from documents import load
-from tasks.store import artifact_paths, atomic, model_folder, tuning_result, verification, verified_files
+from tasks.store import artifact_paths, atomic, model_folder, verification, verified_files
 from tasks.store.tuning_result import TunedSettings
 
 NAME = "linear-regression"
@@ -91,4 +91,4 @@ def keep_settings(
     """As a search leaves what it has found."""
     facts: dict[str, Any] = {"model": model, "dataset_digest": "0" * 64, "settings": settings, "num_trials": 1}
     facts |= {"validation_losses": (0.1,), "default_settings": {}, "default_losses": (0.2,), "num_validation": 100}
-    tuning_result.write(name, TunedSettings(**facts, dataset=dataset, seed=0, run=run))
+    TunedSettings(**facts, dataset=dataset, seed=0, run=run).write(artifact_paths.tuned(name))

@@ -232,7 +232,7 @@ CANNOT = {
     "schedule linear-weekly --keep 3": "--keep of deployment linear-weekly",
     "unschedule softmax-nightly": "prefect.yaml declares softmax-nightly",
     "unschedule boats": "no schedule of boats",
-    "schedule linear-weekly nobody --cron '0 3 * * *'": "no model nobody",
+    "schedule linear-weekly nobody --cron '0 3 * * *'": "no model named nobody",
     "schedule nobody --cron '0 3 * * *'": "nobody",
     "schedule houses": "",
     "schedule houses --cron nonsense": "nonsense",

@@ -115,7 +115,7 @@ def test_a_scrape_measures_no_folder_and_a_quiet_name_keeps_its_last_success(
 ) -> None:
     asked = candidate.parameters.model_dump(mode="json") | {"name": NAME}
     for number in range(metrics.RUNS + 1):
-        RunFolder.open(f"20261103T{number:06}-{NAME}-{number:08x}", asked).note_failure(1)
+        RunFolder.open(f"20261103T03{number // 60:02}{number % 60:02}-{NAME}-{number:08x}", asked).note_failure(1)
     collector = metrics.StoreCollector()
     generate_latest(collector)
     monkeypatch.setattr(folders, "size", None)

@@ -342,7 +342,7 @@ NOT_SEARCHED = {
     "linear-regression --space dropout=0.1": "--space dropout=0.1",
     "linear-regression --space loss=cross-entropy": "--space loss=cross-entropy",
     "--workers 2": "options that do not go together",
-    "nobody": "no model nobody",
+    "nobody": "no model named nobody",
 }
 
 

@@ -148,7 +148,7 @@ def require_known(name: str) -> NameState:
     facts = state.read_name(name) if is_name(name) else None  # any other text might lead out of the store
     places = artifact_paths.model(name), artifact_paths.dataset(name)
     if facts is None or not (facts.is_known or any(place.exists() for place in places)):
-        raise UsageError(f"no model {name}", f"one of {', '.join(model_folder.list_names()) or 'none'}", "name another")
+        raise model_folder.unknown_model_error(name)
     return facts
 
 

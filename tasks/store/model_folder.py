@@ -3,7 +3,7 @@
 Readers take no lock: versions never change, and the pointer is replaced atomically.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -296,9 +296,17 @@ def require_versions(name: str) -> list[int]:
     """
     if kept := list_versions(name):
         return kept
-    every, found = [*filter(list_versions, list_names())], f"no model named {name} in {artifact_paths.models()}"
-    to_do = suggest_spelling(name, every, "name one, another --artifacts, or train it: gradmill retrain")
-    raise UsageError(found, f"one of: {', '.join(every)}" if every else "a model; there is none yet", to_do)
+    raise unknown_model_error(name)
+
+
+def unknown_model_error(name: str, others: Iterable[str] = ()) -> UsageError:
+    """The error when no version of a model is kept; ``others`` are names that are accepted, too."""
+    names = sorted({*others, *filter(list_versions, list_names())})
+    return UsageError(
+        f"no model named {name} in {artifact_paths.models()}",
+        f"one of: {', '.join(names)}" if names else "a model; there is none yet",
+        suggest_spelling(name, names, "name one, another --artifacts, or train it: gradmill retrain"),
+    )
 
 
 def resolve_version(name: str, number: int | None) -> int:

@@ -4,9 +4,7 @@ A run is unchanged if a kept version was made of the same rows, or if too few ro
 look as they did when they were last read are recorded in ``look.json`` beside the dataset's files.
 """
 
-import hashlib
 import itertools
-import json
 from collections.abc import Collection
 from typing import Any
 
@@ -15,7 +13,7 @@ from pydantic import ValidationError, field_serializer, field_validator
 from tasks.data.schema import SPLITS, find_schema
 from tasks.errors import DataError, UsageError
 from tasks.machine.run_messages import print_message
-from tasks.machine.words import pluralize, suggest_spelling
+from tasks.machine.words import pluralize
 from tasks.parameters import Data, LearningParameters, ModelName, RetrainParameters, Use, is_name
 from tasks.parameters.data import NO_WINDOW
 from tasks.parameters.form import WORDS
@@ -114,12 +112,7 @@ def repeat_parameters(name: str, given: dict[str, Any], with_found: bool = False
         DataError: its manifest is damaged, or nothing says where its data are.
     """
     if not model_folder.list_versions(name):
-        names = [
-            each for each in model_folder.list_names() if each not in [*ModelName] and model_folder.list_versions(each)
-        ]
-        kept, train = ", ".join(names) or "none yet", "train a new one: gradmill retrain MODEL --name NAME"
-        to_do = suggest_spelling(name, [*ModelName, *names], f"name one of these, or {train}")
-        raise UsageError(f"no model {name}", f"{' or '.join(ModelName)}, or a kept name: {kept}", to_do)
+        raise model_folder.unknown_model_error(name, ModelName)
     champion = model_folder.find_manifest(name, model_folder.resolve_version(name, None))
     asked = champion.parameters.model_dump(mode="json")
     training, data = Training.drop_removed(asked["training"]), asked["data"]
@@ -215,7 +208,6 @@ class SourceFingerprint(RootDocument):
     digest: Sha256
     rows: FileRef | None
     files: tuple[FileRef, ...]
-    prepared: str  # a digest of the state of ``files``
 
 
 def must_train(parameters: RetrainParameters) -> bool:
@@ -226,15 +218,13 @@ def must_train(parameters: RetrainParameters) -> bool:
 def remember_files(parameters: RetrainParameters, raw: RawDataset, prepared: PreparedDataset) -> None:
     """Record what own files hold for later runs that find them unchanged; nothing is recorded for the book's data."""
     if raw.look:
-        every = (prepared.train, prepared.test, prepared.raw_test, prepared.validation, prepared.rows)
-        files = tuple(file for file in every if file)
+        files = (prepared.train, prepared.test, prepared.raw_test, prepared.validation, prepared.rows)
         SourceFingerprint(
             look=raw.look,
             options=_list_options(parameters),
             digest=prepared.digest,
             rows=prepared.rows,
-            files=files,
-            prepared=_digest_fingerprints(files),
+            files=tuple(filter(None, files)),
         ).write(artifact_paths.look(raw.name))
         trained = artifact_paths.trained_files(raw.name, prepared.digest)
         if not trained.exists():  # a version of these rows was trained on the files that first had them
@@ -252,9 +242,10 @@ def find_by_files(run: RunFolder, parameters: RetrainParameters, raw: RawDataset
         return None
     try:
         last = SourceFingerprint.read(path)
-        is_same = (last.look, last.options) == (raw.look, _list_options(parameters))
-        if not is_same or last.prepared != _digest_fingerprints(last.files):
+        if (last.look, last.options) != (raw.look, _list_options(parameters)):
             return None
+        for file in last.files:
+            verified_files.check(file)
     except DataError as fault:
         print_message(f"data are read again: {fault.found}")
         return None
@@ -273,14 +264,6 @@ def find_by_rows(run: RunFolder, parameters: RetrainParameters, prepared: Prepar
 def _list_options(parameters: RetrainParameters) -> dict[str, Any]:
     """The options that make a different model, and the test share: reading shows whether the name has fixed another."""
     return list_options(parameters) | {"test": parameters.data.test}
-
-
-def _digest_fingerprints(files: tuple[FileRef, ...]) -> str:
-    prints = [
-        (each.bytes, each.mtime_ns, each.digest)
-        for each in verified_files.fingerprint_files([file.path for file in files])
-    ]
-    return hashlib.sha256(json.dumps(prints).encode()).hexdigest()
 
 
 def _find(

@@ -202,7 +202,7 @@ def list_changed(training: dict[str, Any], defaults: str) -> dict[str, Any]:
 
 
 def list_folders(name: str | None = None) -> dict[str, list[Path]]:
-    """The folders of runs, the newest first, by the part of their names between time and id.
+    """The folders of runs, the newest first, by the part of their names between time and id; others are not ours.
 
     That part is the model's name, preceded by the flow's name for other flows than retrains. With ``name``, only its
     runs.
@@ -210,7 +210,8 @@ def list_folders(name: str | None = None) -> dict[str, list[Path]]:
     found = defaultdict(list)
     for folder in sorted(artifact_paths.runs().glob(f"*-{name}-*" if name else "*"), reverse=True):
         subject = folder.name.partition("-")[2].rpartition("-")[0]
-        if (name is None or subject == name or subject.endswith(f"-{name}")) and os.path.lexists(folder / RUN):
+        is_wanted = name is None or subject == name or subject.endswith(f"-{name}")
+        if is_wanted and artifact_paths.RUN_NAME.fullmatch(folder.name) and os.path.lexists(folder / RUN):
             found[subject].append(folder)
     return found
 
@@ -263,10 +264,7 @@ def _summarise(folder: Path, *_fingerprint: int) -> tuple[str, RunSummary | None
     elif decided:
         outcome, detail = decided.get("outcome", "unchanged"), decided.get("detail", "")
     best = trained["learning_curve"][trained["kept_epoch"] - 1] if trained else {}  # the epoch whose weights were kept
-    try:  # the name of its folder begins with the scheduled start
-        date = datetime.strptime(folder.name.partition("-")[0], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
-    except ValueError:
-        date = datetime.fromtimestamp((folder / RUN).stat().st_mtime, UTC)
+    date = datetime.strptime(folder.name.partition("-")[0], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
     started, has_failed = date.isoformat(timespec="seconds"), outcome == "failed"
     return name, RunSummary(
         run=folder.name,

@@ -92,11 +92,6 @@ class SearchResult(Record):
     pictures: tuple[FileRef, ...] = ()
 
 
-def write(name: str, tuned: TunedSettings) -> None:
-    """Write the document for ``retrain --tuned``; a concurrent reader sees either the old one or the new one."""
-    tuned.write(artifact_paths.tuned(name))
-
-
 def read(name: str) -> TunedSettings:
     """The settings that a search found for a name.
 

@@ -378,17 +378,17 @@ def _describe_example(manifest: Manifest, contents: Mapping[str, bytes]) -> Bloc
     if not {files.SAMPLE, files.WEIGHTS} <= contents.keys():
         return
     names, target = manifest.dataset.class_names, manifest.recipe.target
+    to = target.name if target else "the prediction"
     columns = [*find_columns(manifest.recipe.model_dump(mode="json")).values()]
     with np.load(io.BytesIO(contents[files.SAMPLE])) as sample:
         row = sample[FEATURES][:1]
     with np.load(io.BytesIO(contents[files.WEIGHTS])) as weights:
-        scores = explain_rows(row, columns, dict(weights))[0]  # (outputs, columns + 1)
-    added, to = scores[0], target.name if target else "the prediction"
+        added = explain_rows(row, columns, dict(weights))[0]
     if len(names) == 2:
-        added, to = scores[1] - scores[0], f"the log odds of {names[1]}"
+        to = f"the log odds of {names[1]}"
     elif names:
-        best = int(scores.sum(axis=1).argmax())
-        added, to = scores[best] - scores.mean(axis=0), f"the score of {names[best]}, from the mean of all classes"
+        best = int(added.sum(axis=1).argmax())
+        added, to = added[best], f"the score of {names[best]}, from the mean of all classes"
     yield f"What each column of the first row of {files.SAMPLE} adds to {to}, from the means of the training rows:"
     order = np.argsort(-np.abs(added[:-1]), kind="stable")[:SHOWN].tolist()
     rows = [(columns[at].name, columns[at].describe(row[0, at]), f"{added[at]:+.5g}") for at in order]

@@ -41,7 +41,7 @@ def tune(parameters: TuneParameters = TuneParameters()) -> TuneReport:  # noqa: 
         fixed, champion = own_data.find_fixed(parameters.name), own_data.of_champion(parameters.name)
         validated = validate(run, raw, parameters.data, task, fixed, champion)
         prepared = preprocess(run, validated, parameters.data, parameters.training.seed_number)
-        searched = tune_stage(run, prepared, parameters.training, parameters.search)
+        searched = tune_stage(run, prepared, parameters.training, parameters.search, parameters.force)
         if searched.tuned.is_better:
             searched.tuned.write(artifact_paths.tuned(parameters.name))
         run_artifacts.show_search(run, searched)

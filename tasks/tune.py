@@ -20,11 +20,11 @@ FINAL = 0.2  # share of a limited time that is reserved for the best few trials 
 
 
 @stage()
-def tune(run: RunFolder, prepared: PreparedDataset, training: Training, search: Search) -> SearchResult:
+def tune(run: RunFolder, prepared: PreparedDataset, training: Training, search: Search, afresh: bool) -> SearchResult:
     """Train trials until their number or the time is reached; compare the best with the previous settings.
 
     ``training`` has the fixed settings and the starting point. Results are saved as soon as a trial ends, so that the
-    same call continues after Ctrl-C, a kill or a timeout.
+    same call continues after Ctrl-C, a kill or a timeout, unless it is to start ``afresh``.
 
     Raises:
         UsageError: the search space does not fit this model, or the time was over before any trial was complete.
@@ -40,7 +40,7 @@ def tune(run: RunFolder, prepared: PreparedDataset, training: Training, search: 
     num_at_once = min(work.num_at_once, search.workers or resources.count_cores())
     with (
         gpu_lock.hold(training.device),
-        open_search(run.name, work, search, afresh=run.force) as trials,
+        open_search(run.name, work, search, afresh) as trials,
         shards.open_workers(search, work, num_at_once) as submit,
     ):
         done = len(trials.trials)

@@ -1,6 +1,7 @@
 """What a model's pointer says, and what harm can come to its files."""
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -51,8 +52,7 @@ def damage(path: Path, position: int, bit: int = 1) -> bytes:
 def age_demotions() -> None:
     """Let every demotion be two days old."""
     path, old = artifact_paths.history(NAME), (datetime.now(UTC) - timedelta(days=2)).isoformat()
-    aged = [json.dumps(json.loads(line) | {"at": old}) for line in path.read_text().splitlines()]
-    path.write_text("".join(f"{line}\n" for line in aged))
+    path.write_text(re.sub(r'"at": ?"[^"]+"', f'"at":"{old}"', path.read_text()))
 
 
 def forget_changes(number: int) -> None:
@@ -79,16 +79,20 @@ def seal_all(folder: Path, **changes: Any) -> None:
     (folder / "SHA256SUMS").write_bytes(verified_files.checksums(digests))
 
 
-def point_to_what_is_there(folder: Path) -> None:
-    """Let the pointer have the digests of a version as it lies there."""
-    files = {"model": "model.onnx", "manifest": "manifest.json"}
-    point(**{f"{key}_sha256": atomic.file_digest(folder / name) for key, name in files.items()})
-
-
 def keep_settings(
     name: str = NAME, model: str = NAME, run: str = "a-search", dataset: str = "", **settings: Any
 ) -> None:
     """As a search leaves what it has found."""
-    facts: dict[str, Any] = {"model": model, "dataset_digest": "0" * 64, "settings": settings, "num_trials": 1}
-    facts |= {"validation_losses": (0.1,), "default_settings": {}, "default_losses": (0.2,), "num_validation": 100}
-    TunedSettings(**facts, dataset=dataset, seed=0, run=run).write(artifact_paths.tuned(name))
+    TunedSettings(
+        model=model,
+        dataset=dataset,
+        dataset_digest="0" * 64,
+        settings=settings,
+        validation_losses=(0.1,),
+        default_settings={},
+        default_losses=(0.2,),
+        num_trials=1,
+        num_validation=100,
+        seed=0,
+        run=run,
+    ).write(artifact_paths.tuned(name))

@@ -19,7 +19,7 @@ from conftest import REPOSITORY
 from documents import load
 from fenced_blocks import blocks
 from flows import interrupt
-from store_state import champion, damage, point_to_what_is_there, seal_all
+from store_state import champion, damage, seal_all
 from table_files import written
 from tasks.store import artifact_paths, locks, model_folder, pointer
 
@@ -43,12 +43,13 @@ def test_rollback_holds_and_freezes_and_promote_lifts_the_hold(candidates: list[
     refused(2, f"rollback {NAME}", "no version before its champion")
     page = typed("models").stdout
     assert ("1 h" in page, NAME in page) == (True, True), "whole names, though a pipe has no width"
+    moves("promote 3", True, 3, 2, [1], changed=True, before=2)
     artifact_paths.champion(NAME).write_text("{")
-    moves("promote 3", True, 3, 2, [1], changed=True)  # the history knows that it is frozen, and 1 held
-    damage(artifact_paths.version(NAME, 2) / "model.onnx", 100)
-    for move in (f"promote {NAME} 2", f"rollback {NAME}"):
+    moves("promote 2", True, 2, 3, [1], changed=True)  # the history knows that it is frozen, and what is held
+    damage(artifact_paths.version(NAME, 3) / "model.onnx", 100)
+    for move in (f"promote {NAME} 3", f"rollback {NAME}"):
         refused(4, move, "model.onnx has changed")
-    assert champion() == (3, 2, [1])
+    assert champion() == (2, 3, [1])
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,7 @@ def test_verify_says_what_it_checked_and_what_is_not_here_and_a_damaged_version_
     folder = artifact_paths.version(NAME, 2)
     rows = {"path": "datasets/synthetic-linear/0000.rows", "sha256": "0" * 64}
     seal_all(folder, dataset=load(folder / "manifest.json")["dataset"] | {"rows": rows})
-    point_to_what_is_there(folder)
+    pointer.promote(NAME, 2)
     artifact_paths.history(NAME).unlink()
     assert answer(f"verify {NAME}")["missing"] == ["history", "row digests"]
     assert typed("verify", NAME).stdout.endswith("stored sample; not here: history, row digests\n")

@@ -14,7 +14,6 @@ from prometheus_client import generate_latest
 from candidate import Contender, seal, write_job
 from command_line import answer, plant, refused, typed
 from documents import load
-from flows.cli.display import draw_facts, print_line, print_page
 from flows.pages.overview import list_sections
 from flows.server import metrics
 from store_state import damage, keep_settings
@@ -31,8 +30,9 @@ COMMANDS = {  # and what of the rest each shows, whatever is damaged
     "metrics": ("metrics", "gradmill_last_success_timestamp_seconds{"),
     "prune": (f"prune {NAME} --keep 1 --json", '"kept"'),
     "maintain": ("maintain --json", '"datasets"'),
+    "verify": ("verify --all --json", '"version": 2'),
 }
-EXIT_4 = {  # where something is missing in what was asked for; metrics say so of every document
+EXIT_4 = {  # where something is missing in what was asked for; metrics and verify say so of every document
     "champion": {"status", "models", "prune"},
     "manifest": {"status", "models", "maintain"},
     "history": {"history", "prune"},
@@ -100,7 +100,7 @@ def test_a_damaged_document_is_named_by_every_command_and_hides_nothing_else(
         told += html.unescape(Path("page.html").read_text()) if command == "report" else ""
         if command == document or command != "history":  # which reads no other document
             assert re.search(rf"{documents[document].parent}\b", told), command
-        is_missed = command in EXIT_4[document] or command == "metrics"
+        is_missed = command in EXIT_4[document] | {"metrics", "verify"}
         assert done.returncode == (4 if is_missed else 0), (command, done.stderr)
         assert "Traceback" not in told
         hides_all = command == document or (document == "champion" and command == "status")
@@ -209,13 +209,6 @@ def test_names_that_are_none_or_of_others_end_no_listing(documents: Documents, c
     assert [fault.kind for fault in found["new-other"].faults] == ["champion", "version"]
     assert not found["other"].faults
     assert f'gradmill_champion_version{{name="{NAME}"}}' in typed("metrics").stdout
-
-
-def test_orders_to_a_terminal_are_spelt_out(capsys: pytest.CaptureFixture[str]) -> None:
-    print_line("a\x1b[2Jb\nc")
-    print_page(draw_facts([("fact", "\x1b[2J")]))
-    assert "\x1b" not in (shown := capsys.readouterr().out)
-    assert shown.startswith("a\\x1b[2Jb\nc\n")
 
 
 # ``gradmill models --runs``: whether published, refused, judged only or never ended

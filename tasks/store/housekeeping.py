@@ -212,17 +212,16 @@ class References(NamedTuple):
         for path in artifact_paths.all_tuned().glob("*.json"):
             tuning_result.read(path.stem)
             lasting |= _list_names(path)
-        notes = {path.parent.name: _list_names(path) for path in artifact_paths.runs().glob(f"*/{RUN}")}
-        named = lasting.union(*notes.values())
-        for path in artifact_paths.datasets().glob(f"*/{artifact_paths.look('').name}"):
+        named = set(lasting)
+        looks = artifact_paths.datasets().glob(f"*/{artifact_paths.look('').name}")
+        for path in (*artifact_paths.runs().glob(f"*/{RUN}"), *looks):
             named |= _list_names(path)
         for folder, job in predictions.list_jobs(everywhere=True):
             if job is None:
                 action = "restore it, or remove the folder"
                 raise DataError(f"what the unfinished job in {folder} reads is unknown", "its document", action)
             named |= set() if job.status == "done" else _list_names(folder / JOB)
-        # A run of 82fab8f3 may have used files of an earlier run.
-        return cls(runs=lasting.union(*(notes.get(run, ()) for run in lasting)), files=named)
+        return cls(runs=lasting, files=named)
 
 
 def _list_names(document: Path) -> set[str]:

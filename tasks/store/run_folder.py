@@ -22,7 +22,6 @@ from tasks.store.record_base import Record
 
 JUDGING = ("evaluate", "export", "publish")  # the stages with gates
 UNCHANGED = "unchanged"  # in place of a stage: the version that the same data have made already
-LEARNING = ("download", "validate", "preprocess", "train")  # what a retry leaves of the first try
 R = TypeVar("R", bound=Record)
 
 
@@ -70,27 +69,18 @@ class RunFolder(Record):
 
     path: Path
     name: str = ""  # of the model
-    force: bool = False
 
     @classmethod
     def open(cls, run: str, parameters: dict[str, Any]) -> "RunFolder":
-        """Create the folder of ``run`` and record its parameters; a retried run finds its folder again.
+        """Create the folder of ``run`` and record its parameters; a retried run begins its record anew.
 
         First, half-written files of killed runs anywhere in ``artifacts/`` and folders without a version are removed.
         """
-        asked = {field: parameters[field] for field in ("name", "force") if field in parameters}
-        folder = cls(path=artifact_paths.runs() / run, **asked)
+        folder = cls(path=artifact_paths.runs() / run, name=parameters.get("name", ""))
         atomic.sweep(artifact_paths.make_root())
         folders.sweep_models()
         with folder.in_use():
-            if folder.file(RUN).exists():
-                # It has not failed or decided yet, and to housekeeping it is young again.
-                record = folder.read()
-                stages = {stage: record.stages[stage] for stage in LEARNING if stage in record.stages}
-                seconds = {stage: record.seconds[stage] for stage in stages if stage in record.seconds}
-                folder._write(record, exit_code=None, time_limit=None, stages=stages, seconds=seconds)
-            else:
-                RunRecord(run=run, parameters=parameters, seconds={}, stages={}).write(folder.file(RUN))
+            RunRecord(run=run, parameters=parameters, seconds={}, stages={}).write(folder.file(RUN))
         return folder
 
     def in_use(self) -> AbstractContextManager[None]:

@@ -34,19 +34,13 @@ def map_in_threads(work: Callable[[Item], Result], items: Sequence[Item]) -> lis
 
 
 def read_ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """The items, each made ahead in a thread: the first from now on, the next one while the current one is in use.
+    """The items, each made in a thread while the one before it is in use.
 
     What a thread prints belongs to the caller's Prefect run.
     """
-    pool = ThreadPoolExecutor(1)
     make_next = functools.partial(copy_context().run, next, items, None)
-    return _prefetch(pool, pool.submit(make_next), make_next)
-
-
-def _prefetch(
-    pool: ThreadPoolExecutor, next_item: Future[Item | None], make_next: Callable[[], Item | None]
-) -> Iterator[Item]:
-    with pool:
+    with ThreadPoolExecutor(1) as pool:
+        next_item = pool.submit(make_next)
         while (item := next_item.result()) is not None:
             next_item = pool.submit(make_next)
             yield item

@@ -247,10 +247,7 @@ def _own_server() -> Iterator[None]:
             process = prefect_server.start(listener, key, server_environment() | EPHEMERAL, log)
             api_url = f"{prefect_server.address(listener)}/api"
         entered.callback(supervisor.stop, process)  # the lock is held until the database is closed
-        until = time.monotonic() + prefect_server.START_SECONDS
-        if not prefect_server.wait_for_answer(api_url, lambda: process.poll() is not None, until):
-            found = f"no Prefect server answers at {api_url}"
-            raise EnvironmentProblem(found, "an answer to /health", f"see {log_path}")
+        prefect_server.require_answer(api_url, process, log_path)
         entered.enter_context(use_api(api_url, key))
         yield
 
@@ -304,7 +301,7 @@ def temporary_server(credential: str | None = None) -> Iterator[tuple[str, Calla
     """
     home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
     home.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as starting, tempfile.TemporaryFile() as log:
+    with ExitStack() as starting:
         # Servers share the database below PREFECT_HOME, and two that migrate a new one at once break each other. The
         # wait is long enough for the other one to start or to be ended.
         lock, said = home / "gradmill-server-start.lock", "waiting for another run's Prefect server to start"
@@ -319,24 +316,17 @@ def temporary_server(credential: str | None = None) -> Iterator[tuple[str, Calla
                 f"that it releases {lock}",
                 "end that run, or set PREFECT_API_URL to a running server",
             ) from error
-        with prefect_server.listen(0) as listener:
+        log_path = home / "gradmill-server.log"
+        with prefect_server.listen(0) as listener, log_path.open("wb") as log:
             process = prefect_server.start(listener, credential, TEMPORARY | dict(os.environ), log)
             api_url = f"{prefect_server.address(listener)}/api"
-        until, has_answered = time.monotonic() + prefect_server.START_SECONDS, False
+        has_answered = False
 
         def wait() -> None:
             nonlocal has_answered
-            has_answered = prefect_server.wait_for_answer(api_url, lambda: process.poll() is not None, until)
-            if has_answered:
-                starting.close()
-                return
-            log.seek(0)
-            lines = log.read().decode(errors="replace").strip().splitlines()
-            raise EnvironmentProblem(
-                f"Prefect's temporary server did not start: {lines[-1] if lines else 'it said nothing'}",
-                f"an answer within {prefect_server.START_SECONDS:.0f} s",
-                "see that PREFECT_HOME is writable, or set PREFECT_API_URL to a running server",
-            )
+            prefect_server.require_answer(api_url, process, log_path)
+            has_answered = True
+            starting.close()
 
         try:
             yield api_url, wait

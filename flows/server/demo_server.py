@@ -164,7 +164,7 @@ def make_server(model: gradmill.Model, described: dict[str, Any]) -> uvicorn.Ser
     )
     headers = {"Cross-Origin-Resource-Policy": "same-origin", "X-Content-Type-Options": "nosniff"}
     headers |= {"Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
-    guarded = prefect_server.guard(app, policy=OURS_ALONE, script=b"")
+    guarded = prefect_server.guard(app, policy=OURS_ALONE)
     config = uvicorn.Config(guarded, log_level="critical", headers=[*headers.items()], server_header=False)
     return uvicorn.Server(config)
 

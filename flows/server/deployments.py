@@ -142,13 +142,15 @@ def longest_pause(deployment: DeploymentResponse) -> timedelta | None:
 
     It is always computed over the same days, which include weekends and ends of months.
     """
-    planned = [] if deployment.paused else [_plan_dates(each, 1000, FROM) for each in _list_active(deployment)]
+    planned = [_plan_dates(each, 1000, FROM) for each in _list_active(deployment)]
     pauses = [max(after - before for before, after in pairwise(each)) for each in planned if len(each) > 1]
     return min(pauses, default=None)
 
 
 def _list_active(deployment: DeploymentResponse) -> list[str]:
-    return [each.schedule.model_dump_json() for each in deployment.schedules if each.active]
+    """The schedules that start runs, as JSON; a paused deployment has none."""
+    active = [each.schedule for each in deployment.schedules if each.active and not deployment.paused]
+    return [schedule.model_dump_json() for schedule in active]
 
 
 @lru_cache(maxsize=256)  # since many names share a schedule
@@ -162,18 +164,10 @@ def _plan_dates(schedule: str, most: int = 1, start: datetime | None = None) -> 
 
 
 def next_runs() -> list[tuple[datetime, str]]:
-    """When each deployment runs next (UTC), soonest first: as planned or, on a new server, as it will be planned."""
-    found = []
+    """When each deployment runs next (UTC), soonest first; the server is made to plan the runs of a new one."""
     with api.client() as client:
-        known = list_deployments(client)
-        due = find_first_runs(client, known, "SCHEDULED")
-        for each in known:
-            if (active := _list_active(each)) and not each.paused:
-                run = due.get(each.id)
-                dates = [date for one in active for date in _plan_dates(one, 1, datetime.now(UTC))]
-                dates = [run.expected_start_time] if run and run.expected_start_time else dates
-                found += [(min(dates), each.name)] if dates else []
-    return sorted(found)
+        first = [(run, each.name) for each in list_deployments(client) for run in _plan_runs(client, each)[:1]]
+    return sorted((run.expected_start_time, name) for run, name in first if run.expected_start_time)
 
 
 # Requests to a server
@@ -275,10 +269,9 @@ def skip(client: SyncPrefectClient, deployment: str) -> tuple[datetime, datetime
         EnvironmentProblem: the run has just begun.
     """
     known = find_deployment(client, deployment)
-    is_on = bool(_list_active(known)) and not known.paused
-    planned = _plan_runs(client, known) if is_on else []
+    planned = _plan_runs(client, known)
     if not planned:
-        reason = "none is planned" if is_on else "paused" if known.paused else "no active schedule"
+        reason = "paused" if known.paused else "none is planned"
         raise UsageError(f"{deployment} has no upcoming run: {reason}", "a schedule", "see gradmill status")
     if not leave_out(client, planned[0], f"left out by gradmill skip {deployment}"):
         raise EnvironmentProblem(f"the run {planned[0].name} has begun", "one that waits", "cancel it in the UI")
@@ -287,10 +280,12 @@ def skip(client: SyncPrefectClient, deployment: str) -> tuple[datetime, datetime
 
 
 def _plan_runs(client: SyncPrefectClient, deployment: DeploymentResponse) -> list[FlowRun]:
-    """Let the server plan at least two runs; return all that are planned.
+    """Let the server plan at least two runs of a deployment that is on; return all that are planned.
 
     By itself it plans only the next three dates of a schedule, even if runs on these dates were skipped.
     """
+    if not _list_active(deployment):
+        return []
     now, ours = datetime.now(UTC), {"any_": [deployment.id]}
     skipped = list_runs(
         client, state={"name": {"any_": [SKIPPED]}}, deployment_id=ours, expected_start_time={"after_": now}

@@ -9,14 +9,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from flows.server import supervisor
-from tasks.errors import UsageError
+from tasks.errors import EnvironmentProblem, UsageError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -37,9 +37,6 @@ ENVIRONMENT = {
 
 # Pages load only from this server: those of V2 fetch settings from an analytics host even if analytics are off.
 OURS_ALONE = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'"
-# The sign-in page of V1 advertises Prefect Cloud unless the browser remembers not to. It reads the server's setting,
-# PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT, only after the sign-in.
-NO_ADVERTISEMENT = b"<script>localStorage.setItem('prefect-show-promotional-content', 'false')</script>"
 OUR_NAMES = ("127.0.0.1", "localhost")
 
 
@@ -73,67 +70,56 @@ def address(listener: socket.socket) -> str:
     return "http://{}:{}".format(*listener.getsockname())
 
 
-def wait_for_answer(api_url: str, ended: Callable[[], bool], until: float) -> bool:
-    """Whether a starting server answers before it ends and before ``until`` on the monotonic clock."""
+def require_answer(api_url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    """Wait until a starting server answers.
+
+    Raises:
+        EnvironmentProblem: it has ended, or does not answer within ``START_SECONDS``; ``log`` says why.
+    """
     import httpx
 
-    while not ended() and (left := until - time.monotonic()) > 0:
+    until = time.monotonic() + START_SECONDS
+    while process.poll() is None and (left := until - time.monotonic()) > 0:
         with suppress(httpx.TransportError):
             if httpx.get(f"{api_url}/health", timeout=min(5, left), trust_env=False).status_code == httpx.codes.OK:
-                return True
+                return
         time.sleep(0.1)
-    return False
+    to_do = f"see {log}, or set PREFECT_API_URL to a running server"
+    raise EnvironmentProblem(f"no Prefect server answers at {api_url}", "an answer to /health", to_do)
 
 
-def guard(
-    app: "ASGIApp", origins: Collection[str] = (), policy: str = OURS_ALONE, script: bytes = NO_ADVERTISEMENT
-) -> "ASGIApp":
+def guard(app: "ASGIApp", origins: Collection[str] = (), policy: str = OURS_ALONE) -> "ASGIApp":
     """Reject requests whose Host is not the server's own (400) or whose Origin is foreign (403).
 
     Prefect's own ``server start`` answers to any host name (with a foreign one that resolves to this machine a web page
     evades the browser's rules), and opens its websockets to every page.
 
-    The port is not checked: it may differ at the near end of a tunnel. HTML pages without their own policy get a script
-    that suppresses advertisements.
+    The port is not checked: it may differ at the near end of a tunnel.
 
     Args:
         app: the server.
         origins: further pages, such as ``https://models.example``, whose hosts also name the server; ``*`` allows all.
-        policy: what its pages may load.
-        script: a script that is added to HTML pages.
+        policy: what pages without a policy of their own may load.
     """
     from starlette.datastructures import Headers, MutableHeaders
     from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.responses import PlainTextResponse
 
-    async def own_pages(scope: "Scope", receive: "Receive", send: "Send") -> None:
+    async def serve_own_pages(scope: "Scope", receive: "Receive", send: "Send") -> None:
         headers = Headers(scope=scope) if scope["type"] in ("http", "websocket") else {}
         allowed = {None, f"http://{headers.get('host')}", *origins}
         is_foreign = headers.get("origin") not in allowed and "*" not in origins
         answer = PlainTextResponse("pages of other origins are not let in", 403) if is_foreign else app
 
-        is_page = False
-        if "text/html" in headers.get("accept", ""):  # pages are sent uncompressed, so that the script can be added
-            scope = {**scope, "headers": [each for each in scope["headers"] if each[0] != b"accept-encoding"]}
-
-        async def send_ours(message: "Message") -> None:
-            nonlocal is_page
+        async def send_with_policy(message: "Message") -> None:
             if message["type"] == "http.response.start":
-                sent = MutableHeaders(scope=message)
-                is_ours = "content-security-policy" in sent
-                sent.setdefault("content-security-policy", policy)
-                is_html = sent.get("content-type", "").startswith("text/html") and "content-encoding" not in sent
-                is_page = is_html and message["status"] == 200 and scope["method"] == "GET" and not is_ours
-                if is_page and "content-length" in sent:
-                    sent["content-length"] = str(int(sent["content-length"]) + len(script))
-            elif is_page and not message.get("more_body"):
-                message["body"] = message.get("body", b"") + script
+                MutableHeaders(scope=message).setdefault("content-security-policy", policy)
             await send(message)
 
-        await answer(scope, receive, send_ours)
+        await answer(scope, receive, send_with_policy)
 
     names = [*OUR_NAMES, *(name for origin in origins if (name := urlsplit(origin).hostname))]
-    return TrustedHostMiddleware(own_pages, names, www_redirect=False)
+    return TrustedHostMiddleware(serve_own_pages, names, www_redirect=False)
 
 
 def main(where: str) -> None:

@@ -41,14 +41,13 @@ from prefect.client.schemas.actions import (
     DeploymentCreate,
     DeploymentScheduleCreate,
     DeploymentUpdate,
-    VariableCreate,
-    VariableUpdate,
     WorkPoolCreate,
     WorkPoolUpdate,
 )
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.variables import Variable
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 import flows
@@ -297,10 +296,8 @@ def register(strictly: bool = False, reset: Collection[str] = (), adopt: bool = 
         alerts.create_automations(client, {each.name: each.id for each in deployed})
         names = sorted({*created, *declared})
         value = ServerRecord(store=store.id, place=store.place, created=names).model_dump()
-        if variable is None:
-            client.create_variable(VariableCreate(name=REGISTERED, value=value))
-        elif variable.value != value:
-            client.update_variable(VariableUpdate(name=REGISTERED, value=value))
+        if variable is None or variable.value != value:
+            Variable.set(REGISTERED, value, overwrite=True)
         alerts.update_alerts(client, strictly)
     return sorted(each.name for each in deployed)
 
@@ -419,7 +416,7 @@ def _change_time(
 
 
 class _OldSchedule(BaseModel):
-    """A schedule of a name, with its changes that no server had when they were made (``pending``)."""
+    """A schedule of a name, as it was set, and what of it no server had then (``pending``)."""
 
     flow: str = "retrain"
     name: str
@@ -430,7 +427,6 @@ class _OldSchedule(BaseModel):
     keep: int = 30
     paused: bool = False
     parameters: dict[str, Any]
-    given: dict[str, Any] = {}
     server: str = ""
     pending: list[str] = []
 
@@ -478,25 +474,13 @@ def _take_over(client: SyncPrefectClient, server: str | None) -> None:
         if not model_folder.list_versions(schedule.name):
             continue
         spec = spec_for_name(schedule.flow, schedule.name, schedule.parameters, schedule.cron, schedule.timezone)
-        there, pending = find(client, spec.name, spec.flow), {*schedule.pending}
-        if there is None and ("time" in pending or not server or schedule.server != server):
+        there, was_there = find(client, spec.name, spec.flow), server is not None and schedule.server == server
+        if schedule.pending or not (there or was_there):
             timing = [each.model_copy(update={"active": schedule.active}) for each in spec.schedules or ()]
             there = create_deployment(client, spec.model_copy(update={"paused": schedule.paused, "schedules": timing}))
-            pending = {"on_drift"}
-        if there is None:
-            continue
-        if pending - {"on_drift"}:
-            change_deployment(
-                client,
-                there,
-                cron=schedule.cron if "time" in pending else None,
-                timezone=schedule.timezone if "time" in pending and schedule.cron else None,
-                parameters=schedule.given if "parameters" in pending else None,
-                paused=schedule.paused if "paused" in pending else None,
-            )
-        if schedule.on_drift and "on_drift" in pending:
-            alerts.save(client, alerts.load("retrain_on_drift", NAME=schedule.name, DEPLOYMENT_ID=there.id))
-        if schedule.flow == "retrain":
+            if schedule.on_drift:
+                alerts.save(client, alerts.load("retrain_on_drift", NAME=schedule.name, DEPLOYMENT_ID=there.id))
+        if there and schedule.flow == "retrain":
             retention = housekeeping.Retention(keep=max(1, schedule.keep))
             retention.write(artifact_paths.retention(schedule.name))
     for name, flow in old.ended.items():

@@ -38,13 +38,17 @@ HEADERS = {
     "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
 }
-# A redirecting page: a plain redirect would still count as following a foreign link, which sends no cookie.
+# A redirecting page: a plain redirect would still count as following a foreign link, which sends no cookie. Prefect's
+# sign-in page advertises Prefect Cloud unless the browser remembers not to; it asks for the server's setting too late.
 WELCOME = """\
 <!doctype html>
 <html lang="en">
 <title>Gradmill</title>
 <meta http-equiv="refresh" content="0; url={place}">
-<script>localStorage.setItem("prefect-password", "{key}")</script>
+<script>
+localStorage.setItem("prefect-password", "{key}")
+localStorage.setItem("prefect-show-promotional-content", "false")
+</script>
 <p>You are signed in. <a href="{place}">Go on</a>
 """
 

@@ -95,10 +95,7 @@ def operation(port: int, auth: bool, adopt: bool = False) -> Iterator[Operation]
                     "server", lambda log: prefect_server.start(listener, key, _environment(), log, find_home())
                 )
                 children.append(server)
-                until = time.monotonic() + prefect_server.START_SECONDS
-                if not prefect_server.wait_for_answer(here.api_url, server.has_ended, until):
-                    found = f"no Prefect server answers at {here.api_url}"
-                    raise EnvironmentProblem(found, "an answer to /health", f"see {server.log}")
+                prefect_server.require_answer(here.api_url, server.process, server.log)
             register(adopt=adopt)
             if listener is not None:
                 with api.client() as client:
@@ -171,17 +168,13 @@ class Child:
         with self.log.open("ab") as log:
             self.process, self._started = self._start(log), time.monotonic()
 
-    def has_ended(self) -> bool:
-        """Whether the process has ended by itself."""
-        return self.process.poll() is not None
-
     def watch(self) -> None:
         """Restart the process if it has ended.
 
         Raises:
             EnvironmentProblem: it ended soon after its start, so another would too.
         """
-        if not self.has_ended():
+        if self.process.poll() is None:
             return
         found = f"the {self.name} {supervisor.describe_end(self.process.returncode)}"
         if time.monotonic() - self._started < LASTING_SECONDS:

@@ -75,12 +75,9 @@ class Duty(Server):
         except httpx.TransportError:
             return False
 
-    def ask(self, method: str, path: str, document: Any = None) -> Any:
-        """The server's answer."""
-        return self.api.request(method, path, json=document).raise_for_status().json()
-
     def post(self, path: str, document: Any) -> Any:
-        return self.ask("POST", path, document)
+        """The server's answer."""
+        return self.api.post(path, json=document).raise_for_status().json()
 
     def trigger(self, deployment: str, at: str | None = None, **parameters: Any) -> str:
         """Start a run, now or at a moment; return its id."""
@@ -95,7 +92,7 @@ class Duty(Server):
         return {str(run["id"]) for run in self.list("flow_runs") if not run["auto_scheduled"]}
 
     def run(self, run: str) -> dict[str, Any]:
-        return dict(self.ask("GET", f"/flow_runs/{run}"))
+        return dict(self.api.get(f"/flow_runs/{run}").raise_for_status().json())
 
     def state_of(self, run: str) -> str:
         return str(self.run(run)["state_type"])
@@ -105,10 +102,6 @@ class Duty(Server):
         final = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
         eventually(lambda: self.state_of(run) in final, 240, f"{self.run(run)['name']} ends")
         return self.run(run)
-
-    def logs(self, run: str) -> list[dict[str, Any]]:
-        wanted = {"logs": {"flow_run_id": {"any_": [run]}}, "sort": "TIMESTAMP_ASC", "limit": 200}
-        return list(self.post("/logs/filter", wanted))
 
     def stages(self, run: str) -> dict[str, float]:
         """The stages that a run has finished so far, with their seconds."""

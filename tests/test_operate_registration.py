@@ -295,46 +295,44 @@ def test_a_schedule_is_a_deployment_that_is_left_as_somebody_sets_it(houses: Ser
     assert named(ui) == set(NAMES)
 
 
-PARAMETERS = {"name": "houses", "training": {"model": "linear-regression"}}
+OLD = {
+    "name": "houses", "cron": "0 3 * * *", "timezone": "UTC", "on_drift": True, "keep": 7,
+    "parameters": {"name": "houses", "training": {"model": "linear-regression"}},
+}  # fmt: skip
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("is_one_document", [True, False], ids=["82fab8f3", "c692a25"])
-def test_schedules_of_an_older_gradmill_are_taken_over_once_and_what_is_set_on_its_server_stays(
-    houses: Server, is_one_document: bool
-) -> None:
+def take_over(documents: dict[str, Any]) -> None:
+    """Register a store that has these documents of schedules."""
     folder = artifact_paths.schedules_of_before()
     (folder / "searches").mkdir(parents=True)
-    old = {"schema_version": 1, "name": "houses", "cron": "0 3 * * *", "timezone": "UTC", "parameters": PARAMETERS}
-    if is_one_document:
-        known = old | {"flow": "retrain", "on_drift": True, "keep": 7, "active": True, "server": "theirs", "given": {}}
-        changed = known | {"name": "flats", "pending": ["paused", "time"], "paused": True, "cron": "0 5 * * *"}
-        deleted = known | {"flow": "tune", "pending": []}
-        schedules = {"retrain-houses": known, "retrain-flats": changed, "search-houses": deleted}
-        document = {"schema_version": 1, "schedules": schedules, "ended": {}}
-        (folder / "_schedules.json").write_text(json.dumps(document))
-    else:
-        (folder / "houses.json").write_text(json.dumps(old | {"on_drift": True, "keep": 7}))
-        (folder / "searches" / "houses.json").write_text(json.dumps(old))
-    if is_one_document:  # its server has them, but for one that somebody has deleted
-        away = folder.rename(folder.with_name("away"))
-        said("schedule houses flats --cron '2 2 * * *'")
-        away.rename(folder)
-        houses.api.patch("/variables/name/gradmill_registered", json={"value": "theirs"}).raise_for_status()
+    for name, document in documents.items():
+        (folder / name).write_text(json.dumps({"schema_version": 1} | document))
     registration.register()
     assert not folder.exists()
     assert housekeeping.Retention.read(artifact_paths.retention("houses")).keep == 7
-    if is_one_document:
-        assert houses.crons("retrain-houses") == {"2 2 * * *": True}, "as it is set there"
-        assert (houses.crons("retrain-flats"), houses.deployment("retrain-flats")["paused"]) == (
-            {"0 5 * * *": True},
-            True,
-        )
-        assert named(houses) == {*NAMES, "retrain-houses", "retrain-flats"}
-    else:
-        assert (houses.crons("retrain-houses"), on_drift(houses)) == ({"0 3 * * *": True}, True)
-        assert named(houses) == {*NAMES, "retrain-houses", "search-houses"}
-        said("unschedule search-houses")
+
+
+@pytest.mark.slow
+def test_schedules_of_82fab8f3_are_taken_over_and_what_was_set_or_deleted_on_its_server_stays(houses: Server) -> None:
+    said("schedule houses flats --cron '2 2 * * *'")
+    houses.api.patch("/variables/name/gradmill_registered", json={"value": "theirs"}).raise_for_status()
+    known = OLD | {"flow": "retrain", "server": "theirs"}
+    changed = known | {"name": "flats", "cron": "0 5 * * *", "paused": True, "pending": ["paused", "time"]}
+    deleted = known | {"flow": "tune"}
+    schedules = {"retrain-houses": known, "retrain-flats": changed, "search-houses": deleted}
+    take_over({"_schedules.json": {"schedules": schedules}})
+    assert houses.crons("retrain-houses") == {"2 2 * * *": True}
+    assert houses.crons("retrain-flats") == {"0 5 * * *": True}, "what its server has not heard of is set there"
+    assert houses.deployment("retrain-flats")["paused"]
+    assert named(houses) == {*NAMES, "retrain-houses", "retrain-flats"}
+
+
+@pytest.mark.slow
+def test_schedules_of_c692a25_are_taken_over_once(houses: Server) -> None:
+    take_over({"houses.json": OLD, "searches/houses.json": OLD | {"on_drift": False}})
+    assert (houses.crons("retrain-houses"), on_drift(houses)) == ({"0 3 * * *": True}, True)
+    assert named(houses) == {*NAMES, "retrain-houses", "search-houses"}
+    said("unschedule search-houses")
     houses.set("retrain-houses", paused=True)
     registration.register()
     assert houses.deployment("retrain-houses")["paused"]

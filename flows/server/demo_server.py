@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import uvicorn
-from numpy.typing import NDArray
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -53,7 +52,7 @@ def load(name: str, number: int | None) -> tuple[gradmill.Model, dict[str, Any]]
     facts: dict[str, Any] = {"name": name, "version": found, "class_names": model.classes, "shape": rows.shape[1:]}
     if not model.columns:
         samples = {"samples": base64.b64encode(rows.tobytes()).decode()}
-        return model, facts | samples | {"is_dark": is_dark(rows)}
+        return model, facts | samples | {"is_dark": bool(rows.mean() < 128)}
     given = dict[str, list[InputColumn]]()
     for column in model.columns.values():
         given.setdefault(column.input_name, []).append(column)
@@ -61,12 +60,6 @@ def load(name: str, number: int | None) -> tuple[gradmill.Model, dict[str, Any]]
     target = recipe.target.name if recipe.target else "prediction"
     fields = [describe_field(name, columns) for name, columns in given.items()]
     return model, facts | {"columns": fields, "target": target, "samples": decoded}
-
-
-def is_dark(images: NDArray[np.uint8]) -> bool:
-    """Whether the images ``(n, …)`` have a dark background."""
-    border = [images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]]
-    return bool(np.concatenate([each.reshape(-1) for each in border]).mean() < 128)
 
 
 def describe_field(name: str, columns: list[InputColumn]) -> dict[str, Any]:

@@ -35,7 +35,10 @@ class Shard(NamedTuple):
 
 
 class JobInput(Document):
-    """The input of a job: ``digest`` covers path, size, mtime and content (sampled blocks, or all) of every file."""
+    """The input of a job: ``digest`` covers path, size, mtime and content (sampled blocks, or all) of every file.
+
+    Of a test split it covers the path, which has the digest of its content.
+    """
 
     path: str
     digest: str

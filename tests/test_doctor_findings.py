@@ -87,14 +87,10 @@ def prediction(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def driver(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The folder of a driver that counts one GPU, on which nothing runs."""
     folder = tmp_path_factory.mktemp("driver")
-    compiled(DRIVER, folder / "libcuda.so.1")
+    compiler = [str(COMPILER), "-shared", "-fPIC", "-x", "c", "-", "-o", str(folder / "libcuda.so.1")]
+    subprocess.run(compiler, input=DRIVER, text=True, check=True)
     (folder / "libnvidia-ml.so.1").symlink_to("libcuda.so.1")
     return str(folder)
-
-
-def compiled(code: str, library: Path) -> str:
-    told("sh", "-c", 'printf %s "$1" | "$0" -shared -fPIC -x c -o "$2" -', str(COMPILER), code, str(library))
-    return str(library)
 
 
 @pytest.mark.slow

@@ -109,12 +109,10 @@ def test_a_link_works_once_and_lets_in_the_browser_that_has_used_it(server: UpSe
     for shown in pages:
         assert (shown.status_code, shown.headers["cache-control"]) == (200, "no-store")
         assert "frame-ancestors 'none'" in shown.headers["content-security-policy"]
-    with ThreadPoolExecutor(16) as threads:
-        refused = list(threads.map(lambda _: httpx.get(link, timeout=60), range(8)))
-    assert {answer.status_code for answer in refused} == {401}
+    refused = httpx.get(link, timeout=60)
+    assert (refused.status_code, "set-cookie" in refused.headers) == (401, False)
     for words in ("This link does not work any more: it works once, within ten minutes.", "gradmill up"):
-        assert words in refused[0].text
-    assert "set-cookie" not in refused[0].headers
+        assert words in refused.text
     link = server.link()
     with ThreadPoolExecutor(16) as threads:
         answers = threads.map(lambda _: httpx.get(link, timeout=60).status_code, range(32))

@@ -135,7 +135,7 @@ def test_the_page_tells_what_is_live_what_runs_came_to_and_how_to_go_on() -> Non
     told = ["2026-11-07 06:00", "2", "a.csv", "1,193", "7", "drift", "prediction 0.350", "accuracy 0.75"]
     assert table(page, "Predictions") == [told]
     assert [(row[0], row[-1]) for row in table(page, "Versions")] == [("2", "held"), ("1", "champion")]
-    assert table(page, "Changes")[0][:3] == ["2026-11-06 12:00", "rolled back", "1, frozen"]
+    assert table(page, "Changes")[0][:4] == ["2026-11-06 12:00", "rolled back", "1", "1, frozen"]
     assert f"`gradmill skip {NAME}`" in section(page, "By command")
     assert status.describe_store(state.read()).models[0].held == [2]
     assert state.read().names[NAME] == state.read_name(NAME), "read for all names at once"

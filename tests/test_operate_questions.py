@@ -28,7 +28,7 @@ QUESTIONS = {
         f"models {NAME} --runs", r"(?s)refused by test_loss.*published version 2.*published version 1 +{live}"
     ),
     "who has changed the champion, from what to what and why": (
-        f"history {NAME}", rf"\d\d-\d\d \d\d:\d\d:\d\d .*rolled back .*2 → 1 .*@.*{REASON}"
+        f"history {NAME}", rf"\d\d-\d\d \d\d:\d\d +rolled back .*2 → 1 .*@.*{REASON}"
     ),
     "where predictions have drifted": ("metrics", rf'gradmill_last_prediction_drift{{name="{NAME}"}} 1\.0'),
     "how many rows were rejected": ("metrics", rf'gradmill_last_prediction_rejected_rows{{name="{NAME}"}} 5\.0'),

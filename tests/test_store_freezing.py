@@ -93,14 +93,15 @@ def test_every_summary_says_that_a_name_is_frozen_or_a_version_held(
         assert (found.outcome, found.frozen, found.champion, found.version) == (outcome, True, 2, version)
         assert (found.model_path is None) == (version is None)
         assert f"gradmill unfreeze {NAME}" in render_markdown(retrain_page(found))
-        assert f"frozen version 2 stays the champion of {NAME} until gradmill unfreeze {NAME}" in told
+        assert f"Frozen: version 2 stays until gradmill unfreeze {NAME}" in told
     listed = typed("models").stdout
     assert "2 * f" in listed
     assert "gradmill unfreeze" in listed
     pointer.rollback(NAME)
     _, told = summarize(candidates[1])
-    assert "held after a rollback: version 1 is the champion" in told
-    assert told.count(f"promote {NAME} 2") == 2  # why, and as the command to type
+    assert "not the champion: that is version 1" in told
+    assert f"Held because of a rollback: 2. gradmill promote {NAME} VERSION ends the hold" in told
+    assert f"promote {NAME} 2" in told, "the command to type"
     assert "--force" not in told
 
 

@@ -187,7 +187,7 @@ def test_files_that_a_version_was_trained_on_are_told(documents: Documents) -> N
     note.parent.mkdir(parents=True, exist_ok=True)
     own_data.TrainedFiles(files=tuple(f"/data/{number}.csv" for number in range(12))).write(note)
     told = typed("history", NAME).stdout
-    assert re.search("version 1 was trained on /data/0.csv, .* and 7 more", told)
+    assert re.search("(?m)^ +1 +/data/0.csv, .* and 2 more", told)
     assert answer(f"history {NAME}")["files"][NAME]["1"][11] == "/data/11.csv"
     (files,) = (section for section in list_sections(state.read_name(NAME), None) if section.title == "Files")
     assert "/data/0.csv" in str(files)

@@ -17,7 +17,6 @@ from flows.cli.errors import CommandLineFault, as_gradmill_error, conclude, repo
 from flows.cli.options import Artifacts, Debug, Given, Json, choose, values
 from flows.server import environment
 from tasks.errors import EnvironmentProblem, UsageError
-from tasks.store import model_folder
 
 # Every command, in the order and under the headings of ``gradmill --help``.
 PANELS: dict[str, tuple[Callable[..., Any], ...]] = {
@@ -34,8 +33,7 @@ PANELS: dict[str, tuple[Callable[..., Any], ...]] = {
     "Machine, disk and copies": (operate.doctor, copies.maintain, copies.mirror),
 }  # fmt: skip
 MANY = 30  # options
-ON_CHAMPIONS = {models.promote, models.rollback, models.freeze, models.unfreeze}
-ON_PREFECT = ({*PANELS["Schedule and watch"]} - {operate.metrics}) | ON_CHAMPIONS | {copies.remove}
+ON_PREFECT = {*PANELS["Schedule and watch"], copies.remove} - {operate.metrics}
 
 # For commands with very many options, those that their help shows first.
 MOST_USED = (
@@ -86,7 +84,7 @@ def _common_options(artifacts: Artifacts = None, as_json: Json = False, debug: D
 
 
 def _complete(command: Callable[..., Any]) -> Callable[..., None]:
-    """Wrap ``command``: add the common options, and check the environment and a champion's name first.
+    """Wrap ``command``: add the common options, and check the environment first.
 
     A command with the argument ``given`` gets an option for every field of its parameters. Its result is printed by
     ``conclude``; a command with the argument ``as_json`` prints it itself.
@@ -104,8 +102,6 @@ def _complete(command: Callable[..., Any]) -> Callable[..., None]:
             environment.require()
         if "quiet" in own and not (options["quiet"] or options["verbose"]):  # the command runs a flow
             display.wait("starting")
-        if command in ON_CHAMPIONS:
-            model_folder.resolve_version(options["name"], options.get("version"))
         if command in ON_PREFECT:
             environment.require_prefect()
         given: Given = {}

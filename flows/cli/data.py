@@ -24,7 +24,7 @@ from tasks.errors import DataError, UsageError
 from tasks.machine.words import format_number
 from tasks.parameters import InspectParameters, ModelName, Use, addresses, is_name
 from tasks.serving.task import TASKS, TaskName
-from tasks.store import own_data, regular_files
+from tasks.store import own_data
 from tasks.store.page_rendering import Code, Page, Section, Text
 
 if TYPE_CHECKING:
@@ -40,9 +40,7 @@ def inspect(given: Annotated[Given, InspectParameters]) -> Answer:
 
     Example: [bold]gradmill inspect houses.csv --target price[/]
     """
-    parameters = validate_document(
-        InspectParameters, given | {"source": normalize_source(given.get("source"))}, "inspect"
-    )
+    parameters = validate_document(InspectParameters, given, "inspect")
     display.wait("reading the data")
     with tempfile.TemporaryDirectory(prefix="gradmill-") as folder:
         examined = _examine(parameters, Path(folder))
@@ -146,34 +144,6 @@ def _draw(examined: "Examination", losses: dict[str, float], class_weight: str, 
 
 
 # Checks of commands that read own data
-
-
-def require_utf8(path: str | None) -> str | None:
-    """Return a path that can be passed through JSON to Prefect and to _job.json.
-
-    Raises:
-        UsageError: it is not UTF-8.
-    """
-    if path is not None and path != (shown := os.fsencode(path).decode(errors="replace")):
-        raise UsageError(f"the path {shown} is not UTF-8", "a path in UTF-8", "rename the file")
-    return path
-
-
-def normalize_source(source: str | None) -> str | None:
-    """The source of own data or input: a URL unchanged, a path made absolute.
-
-    Raises:
-        UsageError: a path is not UTF-8, or a URL may contain a credential.
-    """
-    if not (source := require_utf8(source)):
-        return source
-    addresses.require_no_credentials(source)
-    where, _ = addresses.split_source(source)
-    kind = addresses.SQLITE if where.startswith(addresses.SQLITE) else ""
-    path = where.removeprefix(kind)
-    if "://" in path:
-        return source
-    return f"{kind}{regular_files.make_absolute(path)}{source.removeprefix(where)}"
 
 
 def suggest_name(source: str) -> str:

@@ -57,12 +57,12 @@ def print_page(page: Page) -> None:
 def draw_facts(facts: Iterable[tuple[str, PageText]], commands: Iterable[str] = ()) -> Page:
     """A page of labelled facts, and of commands to try next."""
     steps = [("" if number else "try next", Code(command)) for number, command in enumerate(commands)]
-    return Page("", "", (Section("", (PageTable((*facts, *steps)),)),))
+    return draw_blocks(PageTable((*facts, *steps)))
 
 
-def draw_table(table: PageTable, *notes: str) -> Page:
-    """A page of one table, with notes below it."""
-    return Page("", "", (Section("", (table, *notes)),))
+def draw_blocks(*blocks: PageText | PageTable) -> Page:
+    """A page of one section without a title."""
+    return Page(sections=(Section("", blocks),))
 
 
 def _print_text(text: PageText, console: Console, lead: str = "") -> None:

@@ -14,7 +14,7 @@ import typer
 
 from flows import interrupt
 from flows.cli import display
-from flows.cli.display import draw_facts, draw_table
+from flows.cli.display import draw_blocks, draw_facts
 from flows.cli.errors import Answer, as_gradmill_error, report_faults
 from flows.cli.options import ModelArgument, OnlyModel, Version, add_artifacts
 from tasks.errors import DataError, EnvironmentProblem, GradmillError, UsageError, without_credentials
@@ -34,7 +34,6 @@ from tasks.store import (
 )
 from tasks.store import history as changes_of_names
 from tasks.store.atomic import file_digest
-from tasks.store.history import Change
 from tasks.store.model_folder import Manifest
 from tasks.store.page_rendering import Page, PageTable, Section
 from tasks.store.run_folder import RunSummary
@@ -128,7 +127,7 @@ def _draw_versions(listing: dict[str, list[dict[str, Any]]]) -> Page:
             cells.append((name, f"{row['version']}{marks}", *figures, parity, size, row["created_at"][:10], data))
     head = ("model", "version", *TEST_FIGURES, "parity", "KiB", "date", "data")
     table = PageTable(cells, head, spare=("parity", "KiB", "date", "log loss"))
-    return draw_table(table, "; ".join(notes))
+    return draw_blocks(table, "; ".join(notes))
 
 
 def _list_runs(name: str | None, order: Order) -> Answer:
@@ -171,9 +170,10 @@ def _draw_runs(listed: list[RunSummary], folder: Path) -> Page:
             if key not in ("model", "device")
         )
         rows.append((run.name, date, digits, run.in_words, *figures, validation, f"{run.seconds:.1f}", settings))
-    table = PageTable(rows, ("model", "date", "id", "outcome", *TEST_FIGURES, "validation", "s", "settings"))
+    head = ("model", "date", "id", "outcome", *TEST_FIGURES, "validation", "s", "settings")
+    table = PageTable(rows, head, spare=("settings", "s", "validation", "log loss", "id"))
     note = "; only settings that differ from the default are listed" if any(row[-1] for row in rows) else ""
-    return draw_table(table, f"in {folder}: a run's folder ends with its id{note}")
+    return draw_blocks(table, f"in {folder}: a run's folder ends with its id{note}")
 
 
 def history(name: OnlyModel = None) -> Answer:
@@ -191,23 +191,15 @@ def history(name: OnlyModel = None) -> Answer:
     changes = {each: of_name.changes[::-1] for each, of_name in of_names.items()}
     files = of_names[name].files if name else {}
     document = {"history": changes} | ({"files": {name: files}} if name else {})
-    return Answer(document, lambda: _draw_changes(changes, files), failure)
+    return Answer(document, lambda: Page(sections=[*_list_histories(of_names)]), failure)
 
 
-def _draw_changes(changes: dict[str, Sequence[Change]], files: Mapping[int, Sequence[str]]) -> Page:
-    rows = []
-    for name, made in changes.items():
-        for change in made:
-            what, numbers = change.what + " (interrupted)" * change.interrupted, ", ".join(map(str, change.versions))
-            is_run = artifact_paths.RUN_NAME.fullmatch(change.by)
-            by = change.by.rpartition("-")[2] if is_run else change.by  # as in models --runs
-            when, champion = change.at[:19].replace("T", " "), f"{change.step}{' f' * change.frozen}"
-            rows.append((name, when, what, numbers, champion, by, change.reason))
-    notes = ["champion: after the change; f: frozen; by: a user, or the last part of a run's id"]
-    for number, paths in files.items():
-        more = f" and {len(paths) - FEW:,} more" if len(paths) > FEW else ""
-        notes.append(f"version {number} was trained on {', '.join(paths[:FEW])}{more}")
-    return draw_table(PageTable(rows, ("model", "when", "what", "version", "champion", "by", "why")), *notes)
+def _list_histories(of_names: dict[str, NameState]) -> Iterator[Section]:
+    from flows.pages.overview import tabulate_changes, tabulate_files
+
+    for name, facts in of_names.items():
+        yield Section(name, (tabulate_changes(facts.changes[::-1]),))
+        yield Section("", (tabulate_files(facts),))
 
 
 def show(
@@ -418,7 +410,7 @@ def _draw_comparison(document: dict[str, Any], manifests: Sequence[Manifest]) ->
         Section("", (PageTable(moved, head) if moved else no_weights,)),
         Section("", (PageTable(gates, (f"{b} beside {a}", "verdict", "found", "required")) if gates else not_judged,)),
     )
-    return Page("", "", sections)
+    return Page(sections=sections)
 
 
 def _spell(fact: Any) -> str:

@@ -17,7 +17,7 @@ from pydantic_core import to_jsonable_python
 
 from flows import interrupt
 from flows.cli import display
-from flows.cli.display import draw_table
+from flows.cli.display import draw_blocks
 from flows.cli.errors import Answer, conclude, report_faults
 from flows.cli.models import CHAMPION, TEST_FIGURES, format_test_figures
 from flows.cli.options import PORT, DeviceOption, OnlyModel, Param, nest_assignments, values
@@ -106,7 +106,7 @@ def _describe_operation(running: "Operation") -> tuple[dict[str, Any], Page]:
         "credential": kept if running.credential else None,
         "next": [{"deployment": name, "at": moment.isoformat()} for moment, name in upcoming],
     }
-    return document, Page("", "", (Section("", (PageTable(facts), HOW_IT_ENDS)),))
+    return document, draw_blocks(PageTable(facts), HOW_IT_ENDS)
 
 
 def _keep_the_mirror() -> None:
@@ -154,7 +154,7 @@ def trigger(
         rows = _list_parameters(deployment)
         cells = [(f"{row['name']}=", json.dumps(row["value"]), row["description"]) for row in rows]
         listing = {"deployment": deployment, "parameters": rows}
-        return Answer(listing, lambda: draw_table(PageTable(cells, ("--param", "value", "what it is"))))
+        return Answer(listing, lambda: draw_blocks(PageTable(cells, ("--param", "value", "what it is"))))
     parameters = nest_assignments(param or [])
     with on_server():
         from flows.server import api, deployments, registration, status
@@ -263,23 +263,24 @@ def status(
 
 def draw_status(status: "Status", is_damaged: bool) -> Page:
     """A table for each part, and what to do about problems."""
+    from flows.server.status import list_operation
+
     head = ("champion of", "version", *TEST_FIGURES, "since")
     champions: list[Text | PageTable] = [PageTable([*map(_list_champion, status.models)], head, spare=("log loss",))]
     if status.models:
         champions += [f"a champion is {CHAMPION}", *_list_model_notes(status)]
     elif not is_damaged:  # otherwise there is an unreadable champion
         champions.append("no champion yet: run gradmill retrain")
-    is_served = status.api_url is not None
     leftovers = ""
     if status.leftovers:
         leftovers = f"left by older versions, no longer read, safe to delete: {', '.join(status.leftovers)}"
     sections = (
         Section("", champions),
-        Section("", (PageTable([*_list_server_facts(status)]),)),
-        Section("", [*_describe_deployments(status)] if is_served else ()),
+        Section("", (PageTable([*list_operation(status)]),)),
+        Section("", [*_describe_deployments(status)] if status.api_url else ()),
         Section("", [*(f"! {need}" for need in status.attention), leftovers]),
     )
-    return Page("", "", sections)
+    return Page(sections=sections)
 
 
 def _list_champion(model: "Champion") -> tuple[str, ...]:
@@ -289,29 +290,14 @@ def _list_champion(model: "Champion") -> tuple[str, ...]:
 
 def _list_model_notes(status: "Status") -> Iterator[str]:
     for model in status.models:
+        if model.overview:
+            yield f"{model.name}: {model.overview}"
         if model.drift:
             yield f"{model.name}: {model.drift}"
         if model.frozen:
             yield f"{model.name} is frozen: no retrain changes it until gradmill unfreeze {model.name}"
         for number in model.held:
             yield f"{model.name} version {number} is held until gradmill promote {model.name} {number}"
-
-
-def _list_server_facts(status: "Status") -> Iterator[tuple[str, str]]:
-    yield "artifacts", f"{status.artifacts}, {status.free / 2**30:.1f} GiB free ({status.free / status.total:.0%})"
-    if status.api_url is None:
-        return
-    from flows.server.alerts import MAKE_ONE
-
-    yield "server", f"{status.api_url}; every time here is {status.timezone}"
-    off = f"; off: {', '.join(status.alerts_off)}" if status.alerts_off else ""
-    yield "alerts", f"{status.alerts or f'none: {MAKE_ONE}'}{off}"
-    for worker in status.workers:
-        seen = f", last seen {worker.last_heartbeat:%Y-%m-%d %H:%M}" if worker.last_heartbeat else ""
-        yield "worker", f"{worker.name}: {worker.status.lower()}{seen}"
-    for model in status.models:
-        if model.overview:
-            yield "overview", f"{model.name}: {model.overview}"
 
 
 def _describe_deployments(status: "Status") -> Iterator[Text | PageTable]:
@@ -327,8 +313,6 @@ def _describe_deployments(status: "Status") -> Iterator[Text | PageTable]:
             yield f"{deployment.name}: {deployment.judged.verdict}: {reason}"
         elif deployment.message:
             yield f"{deployment.name}: {deployment.message.splitlines()[0]}"
-    for run in status.queued:
-        yield f"queued: {run.name}: {run.reason}"
 
 
 def _list_cells(deployment: "Deployment") -> tuple[str, ...]:
@@ -422,8 +406,9 @@ def doctor(debug: bool, device: DeviceOption = Device.AUTO) -> Answer:
     conclusion = f"not ready: {problems} (exit code {exit_code})" if problems else "ready"
     facts = PageTable([row for finding in findings for row in _list_finding(finding)])
     document = {"ready": not exit_code, "exit_code": exit_code, "checks": findings}
-    page = Page("", "", (Section("", (facts,)), Section("", (Strong(conclusion),))))
-    return Answer(document, lambda: page, typer.Exit(exit_code) if exit_code else None)
+    return Answer(
+        document, lambda: draw_blocks(facts, Strong(conclusion)), typer.Exit(exit_code) if exit_code else None
+    )
 
 
 def _list_finding(finding: "Diagnosis") -> Iterator[tuple[str, str]]:

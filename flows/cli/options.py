@@ -11,7 +11,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
 from types import NoneType
@@ -24,9 +24,9 @@ from pydantic.fields import FieldInfo
 from tasks.errors import UsageError
 from tasks.machine import devices
 from tasks.machine.words import format_setting, join_values
-from tasks.parameters import Device, ModelName, Use
+from tasks.parameters import Device, ModelName, Use, addresses
 from tasks.parameters.form import Option, ParameterModel, as_usage_error, option_of, spell_flag
-from tasks.store import artifact_paths, model_folder
+from tasks.store import artifact_paths, model_folder, regular_files
 
 Parameters = TypeVar("Parameters", bound=ParameterModel)
 
@@ -168,14 +168,13 @@ class Value(NamedTuple):
 
     def parameter(self) -> inspect.Parameter:
         """The parameter of a function as typer reads it; None stands for an option that is not given."""
-        kind: Any
-        kind, metavar = _describe_kind(self.field.annotation)
-        about: Any = {"help": self.help(), "autocompletion": COMPLETED.get(self.name)}
+        metavar = _spell_values(self.field.annotation)
+        kind: Any = bool if self.field.annotation is bool else list[str] if self.is_list else str
+        about: Any = {"help": self.help(), "autocompletion": COMPLETED.get(self.name, _offer(metavar.split("|")))}
         if self.flag.startswith("-"):
             metavar = metavar if len(metavar) <= WIDEST else "WORD"
             info: Any = typer.Option(self.flag, metavar=metavar, rich_help_panel=self.panel, **about)
         else:
-            kind = str if self.option.metavar else kind
             info = typer.Argument(metavar=self.option.metavar or (self.flag if self.flag.isupper() else None), **about)
         annotation = Annotated[kind | None, info]
         return inspect.Parameter(
@@ -187,6 +186,9 @@ class Value(NamedTuple):
         if given is None:
             return
         given = not given if self.field.default is True else given  # its flag turns it off
+        if isinstance(given, str):
+            _require_utf8(self.flag, given)
+            given = _normalize_source(given) if self.name == self.model.source_field else given
         if self.is_list:
             try:
                 given = [each for row in csv.reader(filter(None, given), skipinitialspace=True) for each in row]
@@ -196,27 +198,50 @@ class Value(NamedTuple):
         (document.setdefault(self.part, {}) if self.part else document)[self.name] = given
 
 
+def _require_utf8(flag: str, text: str) -> None:
+    """Check that a value can be passed through JSON to Prefect and to documents: a path may have any bytes."""
+    if text != (shown := os.fsencode(text).decode(errors="replace")):
+        raise UsageError(f"{flag} {shown} is not UTF-8", "a path in UTF-8", "rename the file")
+
+
+def _normalize_source(source: str) -> str:
+    """The source of own data or input: a URL unchanged, a path made absolute.
+
+    Raises:
+        UsageError: a URL may contain a credential.
+    """
+    addresses.require_no_credentials(source)
+    where, _ = addresses.split_source(source)
+    kind = addresses.SQLITE if where.startswith(addresses.SQLITE) else ""
+    path = where.removeprefix(kind)
+    if "://" in path or not path:
+        return source
+    return f"{kind}{regular_files.make_absolute(path)}{source.removeprefix(where)}"
+
+
 def _walk_annotation(annotation: Any) -> Iterator[Any]:
     """Yield the nested types and metadata of an annotation."""
     for each in get_args(annotation):
         yield from (each, *getattr(each, "metadata", ()), *_walk_annotation(each))
 
 
-def _describe_kind(annotation: Any) -> tuple[Any, str]:
-    """The type for typer (text if there are several), and the metavar in ``--help``: ``N``, ``a|b``."""
+def _spell_values(annotation: Any) -> str:
+    """The accepted values in ``--help``: ``N``, ``a|b``."""
     choices, origin = [each for each in get_args(annotation) if each is not NoneType], get_origin(annotation)
     if origin is Annotated:
-        return _describe_kind(choices[0])
+        return _spell_values(choices[0])
     if origin is Literal:
-        return type(choices[0]), "|".join(map(str, choices))
+        return "|".join(map(str, choices))
     if origin is tuple:
-        return list[str], "A,B"  # repeated options are all kept
+        return "A,B"
     if choices:
-        kinds = [_describe_kind(each) for each in choices]
-        return (kinds[0][0] if len(kinds) == 1 else str), "|".join(dict.fromkeys(words for _, words in kinds))
-    if issubclass(annotation, Enum):
-        return annotation, "|".join(annotation)
-    return annotation, VALUES.get(annotation, "TEXT")
+        return "|".join(dict.fromkeys(map(_spell_values, choices)))
+    return "|".join(annotation) if issubclass(annotation, Enum) else VALUES.get(annotation, "TEXT")
+
+
+def _offer(words: list[str]) -> Callable[[str], list[str]]:
+    """A completion with those of the words that can be typed; those in capitals stand for others."""
+    return lambda incomplete: [word for word in words if word.islower() and word.startswith(incomplete)]
 
 
 Given = dict[str, Any]  # the given values of a parameter model, named by ``Annotated[Given, …]``

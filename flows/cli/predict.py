@@ -1,7 +1,6 @@
 """``gradmill predict``, ``evaluate`` and ``demo``: predictions of a kept version."""
 
 import sys
-from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated
@@ -9,19 +8,18 @@ from typing import Annotated
 import typer
 
 from flows.cli import display
-from flows.cli.data import check_header, is_there, normalize_source, require_rows, require_utf8
+from flows.cli.data import check_header, is_there, require_rows
 from flows.cli.display import draw_facts
 from flows.cli.errors import Answer, conclude
 from flows.cli.options import PORT, Given, ModelArgument, Quiet, Verbose, Version, as_typed, require, validate_document
 from flows.cli.train import run_flow
 from tasks.errors import UsageError
-from tasks.machine.words import format_duration, format_number, pluralize
+from tasks.machine.words import format_number
 from tasks.parameters import EvaluateParameters, PredictParameters
 from tasks.parameters.addresses import is_database
 from tasks.records import Prediction
 from tasks.store import model_folder
-from tasks.store.artifact_paths import REJECTS
-from tasks.store.page_rendering import Page
+from tasks.store.page_rendering import Page, PageTable, Section
 
 FEW = 5  # the most rows whose predictions are printed
 
@@ -33,8 +31,7 @@ def predict(given: Annotated[Given, PredictParameters], verbose: Verbose = False
 
     Example: [bold]gradmill predict new-houses.csv --name houses --output predicted.csv[/]
     """
-    places = {"input": normalize_source(given.get("input")), "output": require_utf8(given.get("output"))}
-    parameters = validate_document(PredictParameters, given | places, "predict")
+    parameters = validate_document(PredictParameters, given, "predict")
     _check_prediction(parameters)
     done, _ = run_flow("predict", parameters, verbose, quiet)
     return Answer(dict(done), lambda: draw_prediction(done))  # with full paths, unlike its document
@@ -82,9 +79,7 @@ def evaluate(given: Annotated[Given, EvaluateParameters], verbose: Verbose = Fal
     """
     if "name" not in given:
         raise UsageError("no model", "gradmill evaluate NAME DATA", "see gradmill models")
-    parameters = validate_document(
-        EvaluateParameters, given | {"data": normalize_source(given.get("data"))}, "evaluate"
-    )
+    parameters = validate_document(EvaluateParameters, given, "evaluate")
     number, _ = model_folder.load_model(parameters.name, parameters.version)
     from tasks.judging import labelled_rows
 
@@ -125,37 +120,29 @@ def demo(
 
 
 def draw_prediction(result: Prediction) -> Page:
-    """How many rows were predicted, how fast, how reliably, and where they are."""
-    from flows.pages.run_pages import describe_quality
+    """The answers if they are few; how many rows were predicted, how fast, how reliably, and where they are."""
+    from flows.pages.run_pages import list_prediction_facts
 
-    by = f"{result.name} version {result.version} ({result.provider}) in {format_duration(result.seconds)}"
-    drift = result.drift.describe()
-    facts = [
-        ("predicted", f"{pluralize(result.rows, 'row')} by {by}"),
-        ("rejected", pluralize(result.rejects, "row") + f": see {result.path}/{REJECTS}" * bool(result.rejects)),
-        ("truth", describe_quality(result)),
-        ("drift", result.drift.verdict + f" (index: {drift})" * bool(drift)),
-        ("output", str(result.file or f"{result.path} ({pluralize(result.parts, 'part')})")),
-        *(("" if number else "answers", each) for number, each in enumerate(_list_answers(result))),
-    ]
     following = "retrain" if result.drift.verdict == "drift" else "show"
-    return draw_facts(facts, [as_typed(f"{following} {result.name}")])
+    page = draw_facts(list_prediction_facts(result), [as_typed(f"{following} {result.name}")])
+    return Page(sections=(Section("", (_tabulate_answers(result),)), *page.sections))
 
 
-def _list_answers(result: Prediction) -> Iterator[str]:
-    """List the predictions of each row, if there are few."""
+def _tabulate_answers(result: Prediction) -> PageTable | None:
+    """The prediction of each row, if there are few."""
     if not 0 < result.rows <= FEW:
-        return
+        return None
     import pyarrow.parquet as pq
 
     from tasks.batch.results import ID
-    from tasks.data.io.discovery import is_picture
 
-    found = [row for part in sorted(result.path.glob("part-*.parquet")) for row in pq.read_table(part).to_pylist()]
-    are_files = len({row["source"] for row in found}) == len(found) > 1 or is_picture(Path(found[0]["source"]))
-    for row in found:
-        ids = ", ".join(f"{name.removeprefix(ID)} {value}" for name, value in row.items() if name.startswith(ID))
-        which = Path(row["source"]).name if are_files else ids or f"row {row['row']}"
-        sure = max((value for name, value in row.items() if name.startswith("probability_")), default=None)
+    rows = []
+    for row in pq.read_table(result.path).to_pylist():
+        ids = {name.removeprefix(ID): str(value) for name, value in row.items() if name.startswith(ID)}
+        probabilities = [value for name, value in row.items() if name.startswith("probability_")]
         answer = format_number(row["prediction"]) if "prediction" in row else row["label_name"]
-        yield f"{which}: {answer}{'' if sure is None else f' ({sure:.1%})'}"
+        place = {"file": Path(row["source"]).name, "row": str(row["row"])}
+        rows.append(
+            place | ids | {"answer": answer, "probability": f"{max(probabilities):.1%}" if probabilities else ""}
+        )
+    return PageTable([tuple(row.values()) for row in rows], tuple(rows[0]))

@@ -162,22 +162,15 @@ def _describe(server: Server, target: Target, deployment: "DeploymentResponse", 
     """The settings of a deployment as a document and in words."""
     from flows.server.deployments import own_parameters
 
-    times, parameters, resume_it = (
-        _list_times(deployment),
-        own_parameters(deployment),
-        f"gradmill resume {target.deployment}",
-    )
+    times, parameters = _list_times(deployment), own_parameters(deployment)
     document = {"deployment": target.deployment, "registered": server.is_running} | own
     document |= {"schedules": times, "parameters": parameters, "paused": deployment.paused}
-    if target.model is None:
-        runs = f"is paused; after {resume_it} it runs" if deployment.paused else "runs"
-        text = f"{target.deployment} {runs} {_describe_times(times)} with {json.dumps(parameters)}"
-        return Answer(document, f"{text}: {server.consequence}")
-    when = [_describe_times(times)] if times or not own["on_drift"] else []
-    when += ["when it drifts"] if own["on_drift"] else []
-    paused = f", which is paused until {resume_it}" if deployment.paused else ""
-    text = f"{target.model} is retrained {' and '.join(when)} by deployment {target.deployment}{paused}"
-    return Answer(document, f"{text}: {server.consequence}")
+    is_on_drift = own.get("on_drift", False)
+    when = [_describe_times(times)] if times or not is_on_drift else []
+    when += ["when it drifts"] if is_on_drift else []
+    runs = f"is paused; after gradmill resume {target.deployment} it runs" if deployment.paused else "runs"
+    given = "" if target.model else f" with {json.dumps(parameters)}"
+    return Answer(document, f"{target.deployment} {runs} {' and '.join(when)}{given}: {server.consequence}")
 
 
 def _merge(answers: list[Answer]) -> Answer:
@@ -207,13 +200,8 @@ def unschedule(names: Arguments) -> Answer:
             registration.delete(server.client, deployment)
             if target.model:
                 artifact_paths.retention(target.model).unlink(missing_ok=True)
-    return _merge([_describe_end(target, server) for target in targets])
-
-
-def _describe_end(target: Target, server: Server) -> Answer:
-    done = f"{target.model} is no longer retrained on a schedule" if target.model else f"{target.deployment} is deleted"
-    knows = "the server has been updated" if server.is_running else "the next gradmill up starts without it"
-    return Answer({"name": target.model, "deployment": target.deployment}, f"{done}: {knows}")
+    ends = [{"name": target.model, "deployment": target.deployment} for target in targets]
+    return _merge([Answer(end, f"{end['deployment']} is deleted") for end in ends])
 
 
 def pause(name: Argument) -> Answer:

@@ -5,14 +5,13 @@ import shlex
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel
 
 from flows.cli import display
-from flows.cli.data import check_header, is_there, normalize_source, suggest_name
-from flows.cli.display import draw_facts
+from flows.cli.data import check_header, is_there, suggest_name
+from flows.cli.display import draw_facts, join_parts
 from flows.cli.errors import Answer
 from flows.cli.options import Given, Quiet, Verbose, as_typed, given_options, require, validate_document
 from flows.server import connection
@@ -20,7 +19,7 @@ from tasks.data.io.discovery import find_table, is_table
 from tasks.data.schema import Request, require_columns
 from tasks.errors import DataError, UsageError
 from tasks.machine import progress
-from tasks.machine.words import format_number, pluralize
+from tasks.machine.words import pluralize
 from tasks.parameters import LearningParameters, ModelName, RetrainParameters, TuneParameters, Use, is_name
 from tasks.parameters.addresses import source_options
 from tasks.parameters.form import WORDS, ParameterModel
@@ -54,10 +53,12 @@ def retrain(given: Annotated[Given, RetrainParameters], verbose: Verbose = False
     if own_data.must_train(parameters):
         modules = (*TO_TRAIN, "scipy.optimize") if parameters.data.source else TO_TRAIN
     report, failure = run_flow("retrain", parameters, verbose, quiet, modules)
+    from flows.pages.run_pages import describe_hold
+
     if report.outcome == "refused":
-        if report.frozen:
-            print(f"frozen      {describe_freeze(report)}", file=sys.stderr)
-        return Answer(report, lambda: Page("", "", (draw_gates(report.gates),)), failure)
+        for line in describe_hold(report):
+            print(join_parts(line), file=sys.stderr)
+        return Answer(report, lambda: Page(sections=(draw_gates(report.gates),)), failure)
     owes_predictions = failure is not None and parameters.predict
     return Answer(report, lambda: draw_retrain(report, owes_predictions), failure)
 
@@ -93,8 +94,7 @@ def _complete_kept_name(given: dict[str, Any], command: str) -> dict[str, Any]:
     data, named = given.get("data", {}), given.get("training", {}).get("model")
     is_of_book = named in (None, *ModelName)
     if "source" in data:
-        source = normalize_source(data["source"]) or ""
-        given = given | {"data": data | {"source": source}}
+        source = data["source"]
         if source and "://" not in source and not is_there(source):  # reported before other errors
             from tasks.data.image_dataset import find_images
 
@@ -102,11 +102,11 @@ def _complete_kept_name(given: dict[str, Any], command: str) -> dict[str, Any]:
             find_table(source) if is_of_table or is_table(Path(source)) else find_images(source)
         if named == ModelName.LINEAR_REGRESSION and "target" not in data:
             wanted = "the column to predict; or images, which softmax-regression learns"
-            to_do = f"name it with --target; gradmill inspect {data['source']} shows the columns"
-            raise UsageError(f"no --target for {data['source']}", wanted, to_do)
+            to_do = f"name it with --target; gradmill inspect {source} shows the columns"
+            raise UsageError(f"no --target for {source}", wanted, to_do)
         if is_of_book and "name" not in given:
-            to_do = f"add --name {suggest_name(data['source'])}"
-            raise UsageError(f"no --name for {data['source']}", "a name under which its model is kept", to_do)
+            to_do = f"add --name {suggest_name(source)}"
+            raise UsageError(f"no --name for {source}", "a name under which its model is kept", to_do)
     if is_of_book:
         return given
     if given.get("name", named) != named and model_folder.list_versions(named):
@@ -231,6 +231,8 @@ def draw_gates(verdicts: Sequence[GateVerdict]) -> Section:
 
 def draw_retrain(result: "RetrainReport", owes_predictions: bool) -> Page:
     """What was trained, how good it is, where it is, and what to try next."""
+    from flows.pages.run_pages import describe_hold
+
     quality = task.find_task(result.model).summary(result.metrics)
     trained = f"{result.model} ({result.implementation}) on {result.device}: {quality}"
     predictions = "none: the run failed before they were made" if owes_predictions else ""
@@ -241,8 +243,8 @@ def draw_retrain(result: "RetrainReport", owes_predictions: bool) -> Page:
     facts = [
         ("trained" if result.was_trained else "kept", trained),
         (result.outcome, _describe_standing(result)),
+        *(("", line) for line in describe_hold(result)),
         ("model", result.model_path or ""),
-        ("frozen", describe_freeze(result) * result.frozen),
         ("mirrored", f"{mirror.url}: version {mirror.version} ({mirror.outcome})" if mirror else ""),
         ("predictions", predictions),
         ("evidence", result.run),
@@ -252,24 +254,14 @@ def draw_retrain(result: "RetrainReport", owes_predictions: bool) -> Page:
     return page._replace(sections=(gates, *page.sections))
 
 
-def describe_freeze(result: "RetrainReport") -> str:
-    """Say that no retrain changes the champion, and how to end that."""
-    return f"version {result.champion} stays the champion of {result.name} until gradmill unfreeze {result.name}"
-
-
 def _describe_standing(result: "RetrainReport") -> str:
-    """Whether the candidate became the champion, and why not: it may have been rolled back from, or replaced."""
+    """Whether the candidate became the champion: it may have been rolled back from, or replaced."""
     if result.version is None:
         return f"{result.name}: it {result.describe()}"
     version = f"{result.name} version {result.version}, {f'{result.detail}, ' if result.detail else ''}"
     if result.version != result.champion:
         champion = f"version {result.champion}" if result.champion else "none"
-        pointer = model_folder.read_pointer(result.name) if result.outcome == "unchanged" else None
-        if pointer and result.version in pointer.held:
-            back = f"gradmill promote {result.name} {result.version} brings it back"
-            return f"{version}held after a rollback: {champion} is the champion, and {back}"
-        until = "" if result.outcome == "unchanged" else f" until gradmill promote {result.name} {result.version}"
-        return f"{version}not the champion: that is {champion}{until}"
+        return f"{version}not the champion: that is {champion}"
     from flows.pages.overview import find_headline_figure
 
     pointer = model_folder.read_pointer(result.name) if result.outcome == "published" else None
@@ -308,16 +300,10 @@ def list_next_steps(result: "RetrainReport") -> list[str]:
 
 def draw_search(result: "TuneReport", use: str) -> Page:
     """The settings found, their gain over the previous settings, and the command to ``use`` them."""
-    from tasks.fitting.search_space import describe_settings
+    from flows.pages.run_pages import tabulate_settings
 
-    found, before = (
-        (format_number(fmean(losses)) if losses else "none") + (f" ± {stdev(losses):.1g}" if len({*losses}) > 1 else "")
-        for losses in (result.validation_losses, result.default_losses)
-    )
     facts = [
         (result.outcome, f"{result.name}: the best of {pluralize(len(result.trials), 'trial')}"),
-        ("settings", describe_settings(result.settings)),
-        ("loss", f"{found} on {pluralize(result.num_validation, 'validation example')}; without the search {before}"),
         ("kept", result.path or "nothing: the previous settings are as good, or better"),
         ("evidence", result.run),
     ]
@@ -327,4 +313,4 @@ def draw_search(result: "TuneReport", use: str) -> Page:
         following = (draw_gates(result.retrained.gates),)
     elif result.retrained:
         following = draw_retrain(result.retrained, owes_predictions=False).sections
-    return page._replace(sections=(*page.sections, *following))
+    return Page(sections=(Section("", (tabulate_settings(result),)), *page.sections, *following))

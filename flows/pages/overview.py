@@ -8,7 +8,7 @@ from typing import Any
 from flows.pages.run_pages import FEW, describe_last_drift, tabulate_jobs
 from tasks.judging.gates import format_value
 from tasks.machine.words import format_number, pluralize
-from tasks.store import atomic, folders, state
+from tasks.store import artifact_paths, atomic, folders, state
 from tasks.store.history import Change
 from tasks.store.model_folder import Manifest
 from tasks.store.page_rendering import Code, Link, Page, PagePicture, PageTable, Section, Text, render_html
@@ -57,8 +57,8 @@ def list_sections(facts: NameState, picture: PagePicture | None) -> tuple[Sectio
         Section("Trend", (picture,)),
         Section("Predictions", (tabulate_jobs(facts.jobs),)),
         Section("Versions", (tabulate_versions(facts),)),
-        Section("Files", (_tabulate_files(facts),)),
-        Section("Changes", (_tabulate_changes(facts.changes[:FEW]),)),
+        Section("Files", (tabulate_files(facts),)),
+        Section("Changes", (tabulate_changes(facts.changes[:FEW]),)),
         Section("Disk", (PageTable(tuple(_list_disk_facts(facts))),)),
         Section("By command", (PageTable(tuple(_list_commands(facts))),)),
         Section("What could not be read", tuple(_list_faults(facts))),
@@ -206,28 +206,26 @@ def _describe_last_runs(facts: NameState) -> Iterator[Text]:
         yield "Evidence: ", Code(judged.path)
 
 
-def _tabulate_changes(changes: Iterable[Change]) -> PageTable:
+def tabulate_changes(changes: Iterable[Change]) -> PageTable:
+    """Who changed what, when and why, one row each."""
     rows = [
         (
-            _minute(made.at),
-            f"{made.what} (interrupted)" if made.interrupted else made.what,
-            f"{made.step}{', frozen' * made.frozen}",
-            made.reason,
-            made.by,
-            ", ".join(map(str, made.versions)),
+            _minute(change.at),
+            f"{change.what} (interrupted)" if change.interrupted else change.what,
+            ", ".join(map(str, change.versions)),
+            f"{change.step}{', frozen' * change.frozen}",
+            change.by.rpartition("-")[2] if artifact_paths.RUN_NAME.fullmatch(change.by) else change.by,
+            change.reason,
         )
-        for made in changes
+        for change in changes
     ]
-    head = ("when", "what", "champion", "why", "by", "versions")  # Prefect's UI cuts wide tables at the right
-    return PageTable(rows, head)
+    return PageTable(rows, ("when", "what", "version", "champion", "by", "why"))
 
 
-def _tabulate_files(facts: NameState) -> PageTable:
+def tabulate_files(facts: NameState) -> PageTable:
     """The files of own data that the newest versions were trained on."""
-    newest = [number for number in facts.numbers[::-1] if number in facts.files][:FEW]
     rows = []
-    for number in newest:
-        paths = facts.files[number]
+    for number, paths in [*facts.files.items()][: -FEW - 1 : -1]:
         more = f"and {len(paths) - FEW:,} more" if len(paths) > FEW else ""
         rows.append((str(number), ", ".join(filter(None, (*paths[:FEW], more)))))
     return PageTable(rows, ("version", "trained on"))

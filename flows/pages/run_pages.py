@@ -5,13 +5,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from flows.pages.report import RetrainReport
+from flows.pages.report import RetrainReport, TuneReport
 from tasks.batch.plan import Version, read_version
 from tasks.batch.results import ID
 from tasks.errors import GradmillError
 from tasks.judging.evaluation_result import EvaluationResult
 from tasks.judging.gates import format_value
-from tasks.machine.words import format_number, format_setting, pluralize
+from tasks.machine.words import format_duration, format_number, format_setting, pluralize
 from tasks.parameters.addresses import split_source
 from tasks.records import Prediction
 from tasks.serving import drift
@@ -37,7 +37,7 @@ def retrain_page(result: RetrainReport) -> Page:
     """
     made = f"version {result.version}" if result.version else "candidate"
     intro: list[Text] = [(f"{result.model}, {result.implementation}, on {result.device}. Evidence: ", Code(result.run))]
-    intro += _describe_hold(result)
+    intro += describe_hold(result)
     if result.model_path:
         intro.append(("Model: ", Code(result.model_path), ", SHA-256 ", Code(result.model_sha256 or "")))
     is_kept = result.outcome == "unchanged" and not result.was_trained
@@ -71,7 +71,7 @@ def name_retrain(result: RetrainReport) -> str:
     return f"{result.outcome}{version}, {name.removeprefix('test_')} {format_number(value)}"
 
 
-def _describe_hold(result: RetrainReport) -> Iterator[Text]:
+def describe_hold(result: RetrainReport) -> Iterator[Text]:
     """What retrains may not change, and the command that ends this."""
     if result.frozen:
         yield f"Frozen: version {result.champion} stays until ", Code(f"gradmill unfreeze {result.name}")
@@ -216,20 +216,24 @@ def _list_prediction_facts(result: Prediction, job: Job) -> Iterator[tuple[str, 
     place, files = split_source(job.input.path)[0], f", {job.input.files:,} files" if job.input.files > 1 else ""
     path = Path(place)
     yield "input", (f"{path.name}, ", Code(place if "://" in place else artifact_paths.root() / path), files)
-    yield "rows", f"{result.rows:,}"
-    yield "rejected rows", f"{result.rejects:,}"
-    yield "rows a second", f"{result.rows / result.seconds:,.0f}" if result.seconds else ""
-    yield "provider", result.provider
-    yield "model", (f"{result.name} version {result.version}, SHA-256 ", Code(result.model_sha256))
-    yield "against the truth", describe_quality(result) or "unknown: it is not in the input"
+    yield from list_prediction_facts(result)
+    yield "model", ("SHA-256 ", Code(result.model_sha256))
     if job.notes:
         yield "noted", "; ".join(job.note_sentences)
+
+
+def list_prediction_facts(result: Prediction) -> Iterator[tuple[str, str]]:
+    """How many rows were predicted, how fast, how reliably, and where they are."""
+    by = f"{result.name} version {result.version} ({result.provider}) in {format_duration(result.seconds)}"
+    yield "predicted", f"{pluralize(result.rows, 'row')} by {by}"
+    if result.rejects:
+        yield "rejected", f"{pluralize(result.rejects, 'row')}: see {result.path / artifact_paths.REJECTS}"
+    if quality := describe_quality(result):
+        yield "truth", quality
     index, maximum = result.drift.describe(), result.drift.maximum
     limit = f" (population stability index {index}; limit {maximum:g})" if index else ""
     yield "drift", f"{result.drift.verdict}{limit}"
-    if result.file:
-        yield "file", Code(result.file)
-    yield "output", (Code(result.path), f", {pluralize(result.parts, 'part')}")
+    yield "output", str(result.file or f"{result.path} ({pluralize(result.parts, 'part')})")
 
 
 def _describe_rejects(result: Prediction) -> Iterator[Text | PageTable]:
@@ -359,7 +363,7 @@ def search_page(name: str, searched: SearchResult, pictures: Sequence[PagePictur
                 f"Compared by the loss on {examples}, the same ones that the settings were chosen on; only the gates "
                 "tell how good a model is.",
                 use,
-                PageTable(tuple(_compare_settings(tuned)), ("", "found", "before")),
+                tabulate_settings(tuned),
                 _describe_gain(tuned),
             ),
         ),
@@ -369,21 +373,21 @@ def search_page(name: str, searched: SearchResult, pictures: Sequence[PagePictur
     return Page(f"{name}: the best of {pluralize(len(trials), 'trial')}", "", sections)
 
 
-def _compare_settings(tuned: TunedSettings) -> Iterator[tuple[str, ...]]:
-    """Each setting, and the losses with both."""
-    for field, value in tuned.settings.items():
-        yield (
-            field.replace("_", " "),
-            format_setting(value),
-            format_setting(tuned.default_settings.get(field, "by rule")),
-        )
+def tabulate_settings(tuned: TunedSettings | TuneReport) -> PageTable:
+    """Each setting that was found beside the one before, and the losses with both."""
+    before = tuned.default_settings
+    rows: list[tuple[str, ...]] = [
+        (field.replace("_", " "), format_setting(value), format_setting(before.get(field, "by rule")))
+        for field, value in tuned.settings.items()
+    ]
     losses = tuned.validation_losses, tuned.default_losses
     means = [mean_interval(each) if each else None for each in losses]
     seeds = max(map(len, losses))
     label = f"validation loss, mean of {seeds} seeds" if seeds > 1 else "validation loss"
-    yield label, *(format_number(each.mean) if each else "none" for each in means)
+    rows.append((label, *(format_number(each.mean) if each else "none" for each in means)))
     if seeds > 1:
-        yield "its 95 % interval", *(describe_interval(each[1:]) if each else "" for each in means)
+        rows.append(("its 95 % interval", *(describe_interval(each[1:]) if each else "" for each in means)))
+    return PageTable(rows, ("", "found", "before"))
 
 
 def _describe_gain(tuned: TunedSettings) -> str:

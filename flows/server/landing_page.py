@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
 from flows.pages.overview import draw_overview, tabulate_names
-from flows.server import alerts, api, deployments, registration
+from flows.server import api, deployments, registration
 from flows.server import status as server_status
 from flows.server.session import PLACE, respond
 from flows.server.status import Status
@@ -49,7 +49,7 @@ def show_store(_: Request) -> HTMLResponse:
         Section("Needs attention", status.attention),
         Section("Models", tuple(_list_models(store_state))),
         Section("Deployments", (_tabulate_deployments(status),)),
-        Section("Operation", (PageTable(tuple(_list_operation(status))),)),
+        Section("Operation", (PageTable(tuple(server_status.list_operation(status))),)),
         Section("In Prefect's UI", (IN_PREFECT,)),
     )
     headline = f"{pluralize(len(status.models), 'champion')}; {needs} {verb} attention"
@@ -85,21 +85,6 @@ def _tabulate_deployments(status: Status) -> PageTable:
         last: Text = Link(each.last_run, f"/runs/flow-run/{each.last_run_id}") if each.last_run else ""
         rows.append((name, due, last, each.state or "", judged))
     return PageTable(rows, ("deployment", "next run", "last run", "state", "last verdict"))
-
-
-def _list_operation(status: Status) -> Iterator[tuple[str, Text]]:
-    for worker in status.workers:
-        seen = f", last seen {worker.last_heartbeat:%Y-%m-%d %H:%M}" if worker.last_heartbeat else ""
-        yield "worker", f"{worker.name}: {worker.status.lower()}{seen}"
-    for run in status.queued:
-        yield "waiting", f"{run.name}: {run.reason}"
-    if status.api_url:
-        off = f"; off: {', '.join(status.alerts_off)}" if status.alerts_off else ""
-        yield "alerts", f"{f'go to {status.alerts}' if status.alerts else f'go nowhere: {alerts.MAKE_ONE}'}{off}"
-    if status.mirror:
-        yield "mirror", status.mirror
-    yield "disk", f"{status.artifacts}: {status.free / 2**30:.1f} GiB free ({status.free / status.total:.0%})"
-    yield "times", f"{status.timezone}, on all these pages"
 
 
 def show_name(request: Request) -> HTMLResponse:

@@ -203,6 +203,23 @@ def describe(state: StoreState, name: str | None = None) -> Status:
     return status
 
 
+def list_operation(status: Status) -> Iterator[tuple[str, str]]:
+    """The facts about disk, mirror, server, alerts, workers and queued runs, for a page."""
+    yield "artifacts", f"{status.artifacts}, {status.free / 2**30:.1f} GiB free ({status.free / status.total:.0%})"
+    if status.mirror:
+        yield "mirror", status.mirror
+    if status.api_url is None:
+        return
+    yield "server", f"{status.api_url}; every time here is {status.timezone}"
+    off = f"; off: {', '.join(status.alerts_off)}" if status.alerts_off else ""
+    yield "alerts", f"{status.alerts or f'none: {alerts.MAKE_ONE}'}{off}"
+    for worker in status.workers:
+        seen = f", last seen {worker.last_heartbeat:%Y-%m-%d %H:%M}" if worker.last_heartbeat else ""
+        yield "worker", f"{worker.name}: {worker.status.lower()}{seen}"
+    for run in status.queued:
+        yield "waiting", f"{run.name}: {run.reason}"
+
+
 def _list_workers(known: Sequence[Any]) -> list[Worker]:
     """The workers known to the server; a new ``gradmill up``'s worker counts as starting until it is among them."""
     since = datetime.now(UTC) - FORGOTTEN

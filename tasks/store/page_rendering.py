@@ -86,9 +86,9 @@ class Section(NamedTuple):
 class Page(NamedTuple):
     """A page; ``links`` are pairs of words and one of our addresses."""
 
-    title: str
-    headline: Text
-    sections: Sequence[Section]
+    title: str = ""
+    headline: Text = ""
+    sections: Sequence[Section] = ()
     links: tuple[tuple[str, str], ...] = ()
 
 

@@ -31,10 +31,6 @@ def texts(labels: Any) -> list[str]:
     return [label.get_text() for label in labels]
 
 
-def legend(axes: Axes) -> list[str]:
-    return texts(axes.get_legend().get_texts())  # type: ignore[union-attr]
-
-
 def pixels(axes: Axes) -> Any:
     return np.asarray(axes.images[0].get_array())
 
@@ -94,16 +90,15 @@ def test_coefficients_are_ordered_by_what_a_deviation_does_and_drawn_in_the_unit
 
 def test_thresholds_show_scikit_learns_curves_with_their_areas_and_chance() -> None:
     score, positive = RNG.normal(size=500).round(1), RNG.random(500) < 0.3  # with ties
-    recall, false_rate, precision = plots.find_rates(score, positive)
-    expected = sklearn.metrics.roc_curve(positive, score, drop_intermediate=False)
-    np.testing.assert_allclose([false_rate, recall], expected[:2])
-    precisions, *_ = sklearn.metrics.precision_recall_curve(positive, score)
-    np.testing.assert_allclose(precision, precisions[::-1])
-    left, right = plots.draw_thresholds(score, positive, "$late$").axes
-    assert legend(left) == [f"area {sklearn.metrics.roc_auc_score(positive, score):.3f}", "chance"]
+    left, right = map(lines, plots.draw_thresholds(score, positive, "$late$").axes)
+    false_rate, recall, _ = sklearn.metrics.roc_curve(positive, score, drop_intermediate=False)
+    area = sklearn.metrics.roc_auc_score(positive, score)
+    np.testing.assert_allclose(left[f"area {area:.3f}"], np.column_stack([false_rate, recall]))
+    precision, recall, _ = sklearn.metrics.precision_recall_curve(positive, score)
     average = sklearn.metrics.average_precision_score(positive, score)
-    assert legend(right) == [f"average precision {average:.3f}", "chance"]
-    assert lines(right)["chance"][0][1] == pytest.approx(positive.mean())
+    np.testing.assert_allclose(right[f"average precision {average:.3f}"], np.column_stack([recall, precision])[::-1])
+    assert left["chance"] == [[0, 0], [1, 1]]
+    assert right["chance"][0][1] == pytest.approx(positive.mean())
 
 
 def test_a_trend_has_a_mark_for_each_run_by_its_outcome_and_versions_where_they_change(

@@ -22,6 +22,7 @@ from command_line import GRADMILL, answer, assert_clear, run, typed
 from conftest import REPOSITORY
 from documents import load
 from fenced_blocks import blocks
+from prefect_api import eventually
 from store_state import damage
 from table_files import houses, written
 from tasks.data import own_rows
@@ -141,8 +142,12 @@ def list_published() -> dict[Path, str]:
 
 
 def find_dangling() -> set[str]:
-    """What is named and not there."""
-    return {str(path) for path in list_named() if not path.exists()}
+    """What is named and not there, and Triton's configuration if it is that of another version than the pointer."""
+    dangling = {str(path) for path in list_named() if not path.exists()}
+    version, configuration = load(artifact_paths.champion(NAME))["version"], artifact_paths.triton_config(NAME)
+    if f"versions: [ {version} ]" not in configuration.read_text():
+        dangling.add(str(configuration))
+    return dangling
 
 
 def count_changes() -> int:
@@ -162,6 +167,7 @@ def test_nothing_published_before_a_backup_is_lost_with_the_machine_and_nothing_
     for number in range(ROUNDS):
         is_whole = number in (0, ROUNDS - 1)  # with every line of the page
         publisher = fork(publish_without_end)
+        eventually(lambda: len(model_folder.list_versions(NAME)) > 1, 60, "the first version is published")
         time.sleep(rng.uniform(0, 1))
         before, changes = list_published(), count_changes()
         machine.types(NIGHTLY if is_whole else shorten(NIGHTLY))
@@ -179,7 +185,9 @@ def test_nothing_published_before_a_backup_is_lost_with_the_machine_and_nothing_
         assert count_changes() >= changes
         dangling = find_dangling()
         found = answer("verify --all", 4 if dangling else 0)["faults"]
-        assert all(path.endswith(".rows") for path in dangling), "the pointer, copied first, names what is there"
+        assert all(path.endswith((".rows", ".pbtxt")) for path in dangling), (
+            "the pointer, copied first, names what is there"
+        )
         assert {path for path in dangling if not any(path in fault["found"] for fault in found)} == set()
         assert len(found) == len(dangling)
         highest = max(model_folder.list_versions(NAME))

@@ -88,8 +88,9 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_server: None) ->
     return one
 
 
-def publish_without_end() -> None:
+def publish_without_end(artifacts: str) -> None:
     """The body of a process that publishes versions, goes back now and then, and writes to the database."""
+    os.environ["GRADMILL_ARTIFACTS"] = artifacts  # since a fork server keeps its first environment
     number = 1
     while True:
         number = publish_another(number)
@@ -166,7 +167,7 @@ def test_nothing_published_before_a_backup_is_lost_with_the_machine_and_nothing_
     num_published = 0
     for number in range(ROUNDS):
         is_whole = number in (0, ROUNDS - 1)  # with every line of the page
-        publisher = fork(publish_without_end)
+        publisher = fork(publish_without_end, str(artifact_paths.root()))
         eventually(lambda: len(model_folder.list_versions(NAME)) > 1, 60, "the first version is published")
         time.sleep(rng.uniform(0, 1))
         before, changes = list_published(), count_changes()

@@ -5,7 +5,7 @@ from typing import Any
 
 from tasks.batch import output_dir
 from tasks.batch.plan import open_job
-from tasks.batch.results import check_rejects, describe_first_reject, finish, judge_again, to_prediction
+from tasks.batch.results import check_rejects, finish, judge_again, read_footers, to_prediction
 from tasks.machine.run_messages import Event, print_message
 from tasks.machine.words import format_number, pluralize
 from tasks.parameters import PredictParameters
@@ -17,7 +17,7 @@ from tasks.store.run_folder import RunFolder
 
 @stage()
 def predict(run: RunFolder, parameters: PredictParameters) -> Prediction:
-    """Predict the input with a version, and write Parquet parts, ``_job.json`` and the rejected rows, or one file.
+    """Predict the input with a version, and write Parquet parts and ``_job.json``, or one file.
 
     Raises:
         UsageError: the model, the version or the input does not exist, or the output holds something else.
@@ -49,7 +49,8 @@ def _reuse_job(folder: Path, job: Job, parameters: PredictParameters) -> Job:
     for sentence in job.note_sentences:
         print_message(sentence)
     if parameters.max_rejects is not None:
-        check_rejects(folder, job.model_copy(update={"max_rejects": parameters.max_rejects}), job.rejects or 0)
+        bounded = job.model_copy(update={"max_rejects": parameters.max_rejects})
+        check_rejects(folder, bounded, read_footers(folder, job).values())
     judged = judge_again(folder, job, parameters.max_drift)
     if judged.drift != job.drift:
         _report_drift(folder, judged)
@@ -64,7 +65,8 @@ def _report_job(folder: Path, job: Job) -> None:
     done = f"{pluralize(job.rows - rejects, 'row')} predicted, {rejects:,} rejected"
     print_message(f"{done}; predictions in {folder}", short=done)
     if rejects:
-        print_message(f"the first rejected is {describe_first_reject(folder)}")
+        first = min(reject for part in read_footers(folder, job).values() for reject in part.first_rejects)
+        print_message(f"the first rejected is {first.describe()}")
     if job.metrics and job.accuracy is None:
         print_message(
             "by the target's column: "

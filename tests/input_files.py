@@ -28,4 +28,4 @@ def read(path: Path, wanted: ReadSpec, start: int = 0, stop: int | None = None) 
 
 
 def rejected(chunks: list[Batch]) -> dict[int, str]:
-    return {reject.row: reject.reason for chunk in chunks for reject in chunk.rejects}
+    return {chunk.first_row + at: reason for chunk in chunks for at, reason in chunk.reasons.items()}

@@ -402,8 +402,8 @@ def test_prediction_rejects_what_is_no_date_by_its_name_and_a_column_without_dat
     )
     job = ask("predict", file, "--name", "sales", "--output", tmp_path / "out", "--artifacts", store)
     assert job["rejects"] == 1
-    (reject,) = pq.read_table(tmp_path / "out" / "_rejects.parquet").to_pylist()
-    assert (reject["source_row"], reject["reason"]) == (200, "when is 'yesterday', not a date")
+    reasons = pq.read_table(tmp_path / "out")["rejected"].to_pylist()
+    assert reasons == [None] * 200 + ["when is 'yesterday', not a date"]
     (other := tmp_path / "others.csv").write_text(file.read_text().replace("when", "date", 1))
     error = ask("predict", other, "--name", "sales", "--artifacts", store, code=4)["error"]
     assert "when missing" in error["found"]

@@ -44,11 +44,11 @@ MEGABYTE = 2**20
 
 
 def values(chunks: list[Batch]) -> Array:
-    return np.concatenate([chunk.X for chunk in chunks])
+    return np.concatenate([chunk.X[chunk.is_accepted] for chunk in chunks])
 
 
 def truth(chunks: list[Batch]) -> list[float] | None:
-    found = [chunk.y_true for chunk in chunks]
+    found = [None if chunk.y_true is None else chunk.y_true[chunk.is_accepted] for chunk in chunks]
     return None if any(each is None for each in found) else np.concatenate([*found]).tolist()
 
 
@@ -104,8 +104,8 @@ def test_every_archive_gives_its_images_of_any_range_and_where_it_has_some_its_l
         chunks = read(tmp_path / name, GREY, start, stop)
         np.testing.assert_array_equal(values(chunks), IMAGES[start:stop])
         assert truth(chunks) == (None if "bare" in name else LABELS[start:stop].tolist())
-        assert [row for chunk in chunks for row in chunk.row_ids] == [*range(start, stop)]
-        assert all(len(chunk.row_ids) <= 2 * batches.CHUNK_ROWS for chunk in chunks), "memory stays bounded"
+        assert [chunk.first_row + at for chunk in chunks for at in range(chunk.num_rows)] == [*range(start, stop)]
+        assert all(chunk.num_rows <= 2 * batches.CHUNK_ROWS for chunk in chunks), "memory stays bounded"
 
 
 ODD = GREY._replace(class_names=("3", "5", "7"))
@@ -199,7 +199,7 @@ def test_parquet_of_pictures_gives_pixels_truth_ids_and_rejects_with_their_names
     np.testing.assert_array_equal(values(chunks), IMAGES[kept])
     assert truth(chunks) == LABELS[kept].tolist(), "by name, whatever their order in the file"
     ids = [each for chunk in chunks if chunk.passthrough for each in chunk.passthrough["name"].to_pylist()]
-    assert ids == [names[row] for row in kept]
+    assert ids == names
     assert "spoilt.png cannot be used: " in rejected(chunks)[2]
     assert "it cannot be used: " in rejected(chunks)[3]
     with pytest.raises(DataError, match="columns image"):
@@ -347,7 +347,8 @@ def test_rows_keep_their_numbers_whatever_is_wrong_between_them_and_wherever_blo
     content, good, bad = ROWS_OF[name]
     make(tmp_path / name, content)
     chunks = read(tmp_path / name, FEATURES)
-    assert np.concatenate([chunk.row_ids for chunk in chunks]).tolist() == [*good]
+    accepted = [np.flatnonzero(chunk.is_accepted) + chunk.first_row for chunk in chunks]
+    assert np.concatenate(accepted).tolist() == [*good]
     np.testing.assert_array_equal(values(chunks), np.reshape([*good.values()], (-1, 2)).astype(np.float32))
     assert rejected(chunks) == bad
 
@@ -466,7 +467,7 @@ def test_wide_rows_of_parquet_are_read_few_at_a_time(tmp_path: Path, monkeypatch
     (source,) = inputs.count_inputs(inputs.find_inputs(str(path)).files, BOOK, tmp_path)
     for piece in inputs.PICTURES.batches(source, 0, source.rows, BOOK):
         most = max(most, pa.total_allocated_bytes() - before)
-        (reason,) = {each.reason for each in piece.rejects}
+        (reason,) = set(piece.reasons.values())
         assert reason == "it cannot be used: none of PNG, JPEG, WEBP, BMP, GIF, or one that is damaged"
     assert most < 24 * MEGABYTE
 

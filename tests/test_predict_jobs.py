@@ -78,25 +78,28 @@ def test_every_output_names_its_job_rows_and_model_and_tools_read_the_same_rows(
     document, model = job(done.path), {"name": NAME, "version": 1, "sha256": published.model.sha256}
     assert (document["job"], document["model"]) == (done.job, model)
     assert (done.path.name, done.model_sha256) == (done.job, published.model.sha256)
-    assert footer(done.path / "_rejects.parquet") == {"job": done.job, "model": model, "rejects": 2}
     parts = [f"part-{number:05d}.parquet" for number in range(4)]
     for part, rows, count in zip(parts, document["shards"], (1, 1, 0, 0), strict=True):
         expected_of_part = {"job": done.job, "model": model, "shard": rows, "rejects": count}
         assert expected_of_part.items() <= footer(done.path / part).items()
-        assert pq.read_metadata(done.path / part).num_rows == rows[2] - rows[1] - count
-    assert {path.name for path in done.path.iterdir()} == {"_job.json", "_rejects.parquet", *parts}
+        assert pq.read_metadata(done.path / part).num_rows == rows[2] - rows[1]
+        assert pq.read_schema(done.path / part).equals(pq.read_schema(done.path / parts[0]))
+    assert {path.name for path in done.path.iterdir()} == {"_job.json", *parts}
     answers = table(done)
     assert table(predict_rows(**asked, shard_rows=123, workers=1)).equals(answers)
-    assert answers.column_names == ["row", "source", "prediction"]
-    assert answers["row"].to_pylist() == np.delete(np.arange(len(FEATURES)), rejects).tolist()
+    assert answers.column_names == ["row", "source", "prediction", "rejected"]
+    assert answers["row"].to_pylist() == [*range(len(FEATURES))]
+    reasons = answers["rejected"].to_pylist()
+    assert [at for at, reason in enumerate(reasons) if reason] == rejects
+    assert [at for at, value in enumerate(answers["prediction"].to_pylist()) if value is None] == rejects
     for read in (
         pyarrow.dataset.dataset(done.path).to_table(),
         pa.Table.from_pandas(pd.read_parquet(done.path)),
         pa.Table.from_pandas(duckdb.connect().execute(f"from '{done.path}/part-*.parquet' order by row").df()),
         pl.read_parquet(f"{done.path}/part-*.parquet").sort("row").to_arrow(),
     ):
-        assert read.to_pylist() == answers.to_pylist()
-    assert pd.read_parquet(done.path / "_rejects.parquet")["row"].tolist() == rejects
+        plain = read.to_pandas().astype(object)
+        assert plain.where(plain.notna(), None).to_dict("records") == answers.to_pylist()
 
 
 @pytest.mark.slow
@@ -127,18 +130,17 @@ def test_the_same_job_again_only_judges_drift_by_the_bound_that_is_asked_for_now
 
 
 @pytest.mark.slow
-def test_a_done_job_that_has_lost_a_part_or_its_rejects_is_finished_anew_but_not_beside_what_was_added(
+def test_a_done_job_that_has_lost_a_part_is_finished_anew_but_not_beside_what_was_added(
     tmp_path: Path,
 ) -> None:
     out = tmp_path / "out"
     options = {"input": with_bad_rows(tmp_path, [7]), "output": out, "shard_rows": 500, "max_rejects": 1}
     first = predict_rows(**options)
     before = table(first)
-    for lost in ("part-00000.parquet", "part-00003.parquet", "_rejects.parquet"):
+    for lost in ("part-00000.parquet", "part-00003.parquet"):
         (out / lost).unlink()
         assert predict_rows(**options).rejects == 1
         assert table(first).equals(before)
-        assert pq.read_table(out / "_rejects.parquet")["row"].to_pylist() == [7]
     (out / "part-00077.parquet").write_bytes(b"somebody's")
     whole = contents(out)
     for others in ({"restart": True}, {"batch_size": 7}):
@@ -242,7 +244,6 @@ def test_one_row_in_a_hundred_may_be_rejected_more_stop_the_job_and_a_higher_lim
     with pytest.raises(DataError, match=r"at least 3 of 200 rows .* row 197 of .*three\.csv: x2 is missing") as caught:
         predict_rows(**asked)
     assert "at most 2" in caught.value.expected
-    assert pq.read_table(tmp_path / "out" / "_rejects.parquet")["row"].to_pylist() == [197, 198, 199]
     assert job(tmp_path / "out")["status"] == "running"
     done = predict_rows(**asked, max_rejects=3)
     assert (done.rows, done.rejects) == (197, 3)
@@ -260,7 +261,7 @@ def test_a_million_rejected_rows_are_never_all_in_memory_and_reading_stops_soon_
 
     def counted(*arguments: Any) -> Any:
         for chunk in chunks(*arguments):
-            read.append(len(chunk.rejects))
+            read.append(len(chunk.reasons))
             yield chunk
 
     with monkeypatch.context() as patch:
@@ -269,7 +270,6 @@ def test_a_million_rejected_rows_are_never_all_in_memory_and_reading_stops_soon_
             predict_rows(**asked, max_rejects=200_000, shard_rows=1_000_000)
     assert 200_000 < sum(read) <= 200_000 + 2**17
     (folder,) = (path.parent for path in artifact_paths.all_predictions().glob("*/_job.json"))
-    assert pq.read_metadata(folder / "_rejects.parquet").num_rows == sum(read)
     assert not list(folder.glob("part-*")), "a part appears whole or not at all"
     tracemalloc.start()
     try:
@@ -278,8 +278,7 @@ def test_a_million_rejected_rows_are_never_all_in_memory_and_reading_stops_soon_
     finally:
         tracemalloc.stop()
     assert (done.rows, done.rejects) == (0, 1_000_000)
-    found = pq.read_table(done.path / "_rejects.parquet", columns=["row"])["row"].to_numpy()
-    np.testing.assert_array_equal(found, np.arange(1_000_000))
+    assert table(done)["rejected"].null_count == 0
     assert peak < 120 * 2**20, "as tuples they take over 250 MB"
 
 
@@ -428,7 +427,7 @@ def test_an_unfinished_job_whose_document_or_version_is_gone_says_so_and_is_done
     done = predict_rows(**asked, restart=True)
     np.testing.assert_array_equal(table(done)["row"], np.arange(len(FEATURES)))
     assert done.version == 2
-    ours = {"_job.json", "_rejects.parquet", *(f"part-{number:05d}.parquet" for number in range(10))}
+    ours = {"_job.json", *(f"part-{number:05d}.parquet" for number in range(10))}
     assert {path.name for path in out.iterdir()} == ours
 
 
@@ -460,7 +459,7 @@ def test_a_parquet_keeps_types_and_columns_of_several_files(tmp_path: Path) -> N
         "kind": ["a", None, "b", "1", "2"],
         "x2": [3, 4, 5, 7, 8],
         "more": [None, None, None, True, False],
-        "prediction": [*answers[:2], None, *answers[2:]],
+        "prediction": answers,
         "rejected": [None, None, "x1 is missing", None, None],
     }
 

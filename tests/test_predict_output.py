@@ -103,7 +103,7 @@ def test_where_nothing_can_be_written_there_is_no_output(where: str, tmp_path: P
 
 
 def test_counts_of_two_parts_add_up_though_only_one_of_them_has_a_note() -> None:
-    nothing: dict[str, Any] = {"profile": {}, "score": None}
+    nothing: dict[str, Any] = {"profile": {}, "score": None, "first_rejects": ()}
     good = Counts(rows=2, rejects=0, notes={"a": 1, "b": 2}, **nothing)
     bad = Counts(rows=0, rejects=3, notes={"b": 4}, **nothing)
     assert good + bad == bad + good == Counts(rows=2, rejects=3, notes={"a": 1, "b": 6}, **nothing)

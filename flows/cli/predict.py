@@ -130,17 +130,20 @@ def draw_prediction(result: Prediction) -> Page:
 
 def _tabulate_answers(result: Prediction) -> PageTable | None:
     """The prediction of each row, if there are few."""
-    if not 0 < result.rows <= FEW:
+    if result.rows + result.rejects > FEW:
         return None
     import pyarrow.parquet as pq
 
-    from tasks.batch.results import ID
+    from tasks.batch.output_dir import ID, REJECTED
 
     rows = []
     for row in pq.read_table(result.path).to_pylist():
         ids = {name.removeprefix(ID): str(value) for name, value in row.items() if name.startswith(ID)}
-        probabilities = [value for name, value in row.items() if name.startswith("probability_")]
-        answer = format_number(row["prediction"]) if "prediction" in row else row["label_name"]
+        probabilities = [value for name, value in row.items() if name.startswith("probability_") and value is not None]
+        if row[REJECTED]:
+            answer = f"rejected: {row[REJECTED]}"
+        else:
+            answer = format_number(row["prediction"]) if "prediction" in row else row["label_name"]
         place = {"file": Path(row["source"]).name, "row": str(row["row"])}
         rows.append(
             place | ids | {"answer": answer, "probability": f"{max(probabilities):.1%}" if probabilities else ""}

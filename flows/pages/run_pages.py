@@ -6,8 +6,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from flows.pages.report import RetrainReport, TuneReport
+from tasks.batch.output_dir import OLD_REJECTS
 from tasks.batch.plan import Version, read_version
-from tasks.batch.results import ID
+from tasks.batch.results import read_footers
 from tasks.errors import GradmillError
 from tasks.judging.evaluation_result import EvaluationResult
 from tasks.judging.gates import format_value
@@ -119,7 +120,7 @@ def prediction_page(result: Prediction) -> Page:
     sections = (
         Section("", (PageTable(tuple(_list_prediction_facts(result, job))),)),
         Section("Labels", (_tabulate_labels(job, version),)),
-        Section("Rejected rows", tuple(_describe_rejects(result))),
+        Section("Rejected rows", tuple(_describe_rejects(result, job))),
         _list_last_jobs(result.name),
     )
     return Page(_describe_prediction(result, job), "", sections)
@@ -227,7 +228,7 @@ def list_prediction_facts(result: Prediction) -> Iterator[tuple[str, str]]:
     by = f"{result.name} version {result.version} ({result.provider}) in {format_duration(result.seconds)}"
     yield "predicted", f"{pluralize(result.rows, 'row')} by {by}"
     if result.rejects:
-        yield "rejected", f"{pluralize(result.rejects, 'row')}: see {result.path / artifact_paths.REJECTS}"
+        yield "rejected", f"{pluralize(result.rejects, 'row')}: see the column rejected"
     if quality := describe_quality(result):
         yield "truth", quality
     index, maximum = result.drift.describe(), result.drift.maximum
@@ -236,29 +237,21 @@ def list_prediction_facts(result: Prediction) -> Iterator[tuple[str, str]]:
     yield "output", str(result.file or f"{result.path} ({pluralize(result.parts, 'part')})")
 
 
-def _describe_rejects(result: Prediction) -> Iterator[Text | PageTable]:
+def _describe_rejects(result: Prediction, job: Job) -> Iterator[Text | PageTable]:
     """The first rejected rows: file, row, and the reason, which names the column."""
     if not result.rejects:
         return
-    import pyarrow.parquet as pq
-
-    path = result.path / artifact_paths.REJECTS
-    with pq.ParquetFile(path) as file:
-        batches = (batch.to_pylist() for batch in file.iter_batches(FEW))
-        first = list(itertools.islice(itertools.chain.from_iterable(batches), FEW))
-    ids = [name for name in first[0] if name.startswith(ID)]
+    footers = read_footers(result.path, job)
+    first = sorted(reject for footer in footers.values() for reject in footer.first_rejects)[:FEW]
+    ids = [*first[0].ids] if first else []
     rows = [
-        (
-            Path(row["source"]).name,
-            f"{row['source_row']:,}",
-            *(str(row[each] or "") for each in ids),
-            str(row["reason"]),
-        )
-        for row in first
+        (Path(each.source).name, f"{each.source_row:,}", *(each.ids[name] or "" for name in ids), each.reason)
+        for each in first
     ]
-    yield PageTable(rows, ("file", "row, from 0", *(each.removeprefix(ID) for each in ids), "why"))
-    if result.rejects > FEW:
-        yield f"All {result.rejects:,} are in ", Code(path), "."
+    yield PageTable(rows, ("file", "row, from 0", *ids, "why"))
+    if result.rejects > len(first):
+        where = Code(result.path / "part-*.parquet" if first else result.path / OLD_REJECTS)
+        yield f"All {result.rejects:,} are in ", where, "."
 
 
 def _tabulate_labels(job: Job, version: Version) -> PageTable:

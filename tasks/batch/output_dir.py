@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -16,22 +15,31 @@ import pyarrow.parquet as pq
 
 from tasks.data.io.arrays import ARRAY_SUFFIXES
 from tasks.data.io.batches import CHUNK_ROWS, OTHER_FORMATS, table_batches
-from tasks.data.io.discovery import JSON_SUFFIXES, TABLE_SUFFIXES, TYPED_SUFFIXES, DataFile, explain_file_errors
+from tasks.data.io.discovery import (
+    JSON_SUFFIXES,
+    TABLE_SUFFIXES,
+    TYPED_SUFFIXES,
+    DataFile,
+    explain_file_errors,
+    is_picture,
+)
 from tasks.data.io.inputs import check_unchanged
 from tasks.data.io.tabular import Selection, kind_of
 from tasks.errors import DataError, UsageError
 from tasks.machine.run_messages import print_message
 from tasks.store import artifact_paths, atomic, folders, locks, predictions
-from tasks.store.artifact_paths import JOB, PREDICTION_GRID, REJECTS
+from tasks.store.artifact_paths import JOB, PREDICTION_GRID
 from tasks.store.predictions import Job, Shard
 from tasks.store.record_base import PersistedRecord
 
 FOOTER = b"gradmill"
 PART = re.compile(r"part-(\d{5}|[1-9]\d{5,})\.parquet")
-NAMES = {JOB, REJECTS, PREDICTION_GRID}
+OLD_REJECTS = "_rejects.parquet"  # in folders of jobs whose parts have no rejected rows
+NAMES = {JOB, OLD_REJECTS, PREDICTION_GRID}
 FILE_SUFFIXES = (".csv", ".parquet")  # suffixes of an output that is one file
 OTHER_SUFFIXES = {*TABLE_SUFFIXES, *ARRAY_SUFFIXES, *OTHER_FORMATS, ".txt", ".gz"}  # a new folder must not have one
-REJECTED = "rejected"  # the last column of that file: why a row has no prediction
+ID = "id_"  # before the name of a column that goes along
+REJECTED = "rejected"  # the last column of parts and files: why a row has no prediction
 
 
 class Output(NamedTuple):
@@ -79,22 +87,36 @@ class Output(NamedTuple):
         return cls(file=path) if is_file else cls(folder=path)
 
 
+class Reject(NamedTuple):
+    """A row without a prediction; ``row`` counts through all files, ``source_row`` through its own, both from 0."""
+
+    row: int
+    source: str
+    source_row: int
+    ids: dict[str, str | None]  # its values in the columns that are passed through
+    reason: str
+
+    def describe(self) -> str:
+        """File, row, ids and the reason."""
+        ids = ", ".join(f"{name} {value}" for name, value in self.ids.items())
+        at = "" if is_picture(Path(self.source)) else f"row {self.source_row}{f' ({ids})' if ids else ''} of "
+        return f"{at}{self.source}: {self.reason}"
+
+
 class PartFooter(PersistedRecord):
-    """What a part says about itself: its model, its shard of the job, and how many rows it holds or has rejected."""
+    """What a part says about itself: its model, its shard of the job, and how many of its rows are rejected."""
 
     job: str
     shard: Shard
     model: dict[str, Any]
     provider: str
-    rows: int
+    rows: int  # that have a prediction
     rejects: int
+    first_rejects: tuple[Reject, ...]  # no default: parts without it do not hold their rejected rows
 
     @classmethod
     def read(cls, folder: Path, job: Job, shard: Shard) -> Self | None:
-        """The footer of a shard's part; None unless the part is complete and belongs to that shard of that job.
-
-        Until the job is done, the shard's rejects must be there, too.
-        """
+        """The footer of a shard's part; None unless the part is complete and belongs to that shard of that job."""
         try:
             metadata = pq.read_metadata(artifact_paths.part(folder, shard.number))
             footer = cls.model_validate_json(metadata.metadata[FOOTER])
@@ -104,22 +126,9 @@ class PartFooter(PersistedRecord):
             footer.job == job.job
             and footer.shard == shard
             and footer.model["sha256"] == job.model.sha256
-            and footer.rows == metadata.num_rows == shard.stop - shard.start - footer.rejects
-            and (job.status == "done" or _num_rows(rejects_path(folder, shard)) == footer.rejects)
+            and footer.rows + footer.rejects == metadata.num_rows == shard.stop - shard.start
         )
         return footer if agrees else None
-
-
-def rejects_path(folder: Path, shard: Shard) -> Path:
-    """The file of one shard's rejects, which exists until the job is done."""
-    return artifact_paths.part(artifact_paths.shard_rejects(folder), shard.number)
-
-
-def _num_rows(path: Path) -> int | None:
-    try:
-        return int(pq.read_metadata(path).num_rows)
-    except (OSError, pa.ArrowInvalid):
-        return None
 
 
 def explain_job_file_errors(path: Path) -> contextlib.AbstractContextManager[None]:
@@ -162,7 +171,7 @@ def acquire_output(folder: Path, job: Job, restart: bool) -> tuple[Job | None, l
     if existing.job != job.job:
         other = f"{folder} holds job {existing.job}, which has {_name_difference(existing, job)}"
         raise UsageError(other, f"job {job.job}, or none", "choose another --output, or replace it with --restart")
-    return existing.model_copy(update={"status": "running"}), []
+    return existing.model_copy(update={"status": "running"}), [path for path in entries if path.name == OLD_REJECTS]
 
 
 def _name_difference(held: Job, job: Job) -> str:
@@ -176,8 +185,7 @@ def _name_difference(held: Job, job: Job) -> str:
 
 def _is_complete(folder: Path, job: Job) -> bool:
     """Whether a job is done, and everything that it wrote is still there."""
-    has_rejects = job.status == "done" and _num_rows(folder / REJECTS) == job.rejects
-    return has_rejects and all(PartFooter.read(folder, job, shard) for shard in job.shards)
+    return job.status == "done" and all(PartFooter.read(folder, job, shard) for shard in job.shards)
 
 
 @contextlib.contextmanager
@@ -283,38 +291,34 @@ def write_file(path: Path, folder: Path, job: Job, tables: tuple[DataFile, ...] 
 
 
 def _join_rows(folder: Path, job: Job, tables: tuple[DataFile, ...] | None) -> Iterator[pa.Table]:
-    """All rows in order, in pieces: their own columns, those of the answer, and why a row was rejected."""
+    """The rows of the parts, in order, in pieces; of tables their own columns come first, instead of row, file, ids."""
     from pyarrow import dataset  # this imports pandas where it is installed
 
-    parts = [artifact_paths.part(folder, shard.number) for shard in job.shards]
     with explain_job_file_errors(folder):
-        answers, rejects, first = dataset.dataset(parts), dataset.dataset(folder / REJECTS), 0
-    starts = range(0, job.rows, CHUNK_ROWS)
-    row_numbers = (pa.table({"row": np.arange(at, min(job.rows, at + CHUNK_ROWS))}) for at in starts)
-    for own in _own_columns(tables) if tables else row_numbers:
-        numbers = pa.array(np.arange(first, first + len(own)))
-        with explain_job_file_errors(folder):
-            good, bad = _take(answers, numbers), _take(rejects, numbers)
-        if good["row"].null_count + bad["row"].null_count != len(own):
+        parts, first = dataset.dataset([artifact_paths.part(folder, shard.number) for shard in job.shards]), 0
+    for start in range(0, 0 if tables else job.rows, CHUNK_ROWS):
+        first = min(job.rows, start + CHUNK_ROWS)
+        yield _read_rows(parts, start, first, folder)
+    for own in _own_columns(tables) if tables else ():
+        answers = _read_rows(parts, first, first + len(own), folder)
+        if len(answers) != len(own):
             break
-        for name in good.column_names[1:]:  # the first is the row's number
-            if name not in bad.column_names:
-                own = own.append_column(name, good[name])
-            elif tables is None:  # the source, and the columns that are passed through
-                own = own.append_column(name, pc.coalesce(good[name], bad[name]))
-        yield own.append_column(REJECTED, bad["reason"])
+        for name in answers.column_names[2:]:
+            if not name.startswith(ID):
+                own = own.append_column(name, answers[name])
+        yield own
         first += len(own)
     if first != job.rows:
         found = f"from row {first:,} of {job.rows:,} on, {folder} does not match the input"
         raise DataError(found, "each row once, as when it was predicted", "run the job again with --restart")
 
 
-def _take(rows: Any, numbers: pa.Array) -> pa.Table:
-    """The rows of a data set with these ``numbers``, which are consecutive; all null for numbers that are missing."""
+def _read_rows(parts: Any, start: int, stop: int, folder: Path) -> pa.Table:
+    """The rows from ``start`` to ``stop`` of the data set ``parts``."""
     row = pc.field("row")
-    found = rows.to_table(filter=(row >= numbers[0]) & (row <= numbers[-1]))  # uses the statistics of ``row``
-    found = found.cast(pa.schema([(field.name, _plain_type(field.type)) for field in found.schema]))
-    return found if len(found) == len(numbers) else found.take(pc.index_in(numbers, found["row"]))
+    with explain_job_file_errors(folder):
+        rows = parts.to_table(filter=(row >= start) & (row < stop))  # uses the statistics of ``row``
+    return rows.cast(pa.schema([(field.name, _plain_type(field.type)) for field in rows.schema]))
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:

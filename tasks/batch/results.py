@@ -1,23 +1,19 @@
-"""The outcome of a job: rows and answers counted, rejects gathered, drift judged, _job.json written last."""
+"""The outcome of a job: rows, rejects and answers counted, drift judged, _job.json written last."""
 
 import contextlib
 import functools
-import json
 import operator
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tasks.batch import output_dir
-from tasks.batch.output_dir import PartFooter
+from tasks.batch.output_dir import REJECTED, PartFooter, Reject
 from tasks.batch.plan import Version, read_version
 from tasks.data.io.batches import Batch
-from tasks.data.io.discovery import is_picture
 from tasks.data.recipe import Target
 from tasks.errors import DataError
 from tasks.machine.arrays import Array
@@ -28,16 +24,15 @@ from tasks.serving import drift
 from tasks.serving.drift import Histogram
 from tasks.serving.task import Outputs, Task
 from tasks.store import artifact_paths, model_folder, predictions
-from tasks.store.artifact_paths import REJECTS
-from tasks.store.predictions import Job
+from tasks.store.predictions import Job, Shard
 from tasks.store.record_base import PersistedRecord
 
 T = TypeVar("T")
 UNKNOWN_CLASS = "of a class that the model does not know, counted as wrong"  # is said behind a number of rows
 TARGET_TOO_LARGE = "with a target beyond float32, left out of the figures"
 LARGEST = np.finfo(np.float32).max
-ID = "id_"  # before the name of a column that goes along
 AVERAGED = (" is missing", ", a level that the model has not seen")  # ends of reasons that ``--unknown`` decides on
+FIRST_REJECTS = 10  # whose reasons a part's footer repeats
 FLAT = 1e-12  # of squares: what rounding leaves where all values are equal
 
 
@@ -70,10 +65,11 @@ def measure_score(score: Score) -> dict[str, float]:
 
 
 class Counts(PersistedRecord):
-    """Rows written, rows rejected, what was watched in them, and how good the answers were if that is known."""
+    """Rows predicted, rows rejected, what was watched in the answers, and how good these were if that is known."""
 
     rows: int
     rejects: int
+    first_rejects: tuple[Reject, ...]
     profile: dict[str, Histogram]
     score: Score | None  # None: some rows came without a truth
     notes: dict[str, int]
@@ -81,15 +77,21 @@ class Counts(PersistedRecord):
     @classmethod
     def count(cls, batch: Batch, outputs: Outputs, version: Version) -> "Counts":
         """The counts of one batch of a job."""
-        observed, notes, y = version.task.list_observed(outputs), Counter(batch.notes), batch.y_true
+        notes, y = Counter(batch.notes), batch.y_true
+        if batch.reasons:
+            is_accepted = batch.is_accepted
+            outputs = {name: values[..., is_accepted] for name, values in outputs.items()}
+            y = None if y is None else y[is_accepted]
+        observed = version.task.list_observed(outputs)
         if y is not None and version.labels:
             is_unknown = (y < 0) | (y >= len(version.labels))
             notes[UNKNOWN_CLASS] += int(np.count_nonzero(is_unknown))
         elif y is not None:
             notes[TARGET_TOO_LARGE] += int(np.count_nonzero(np.abs(y) > LARGEST))
         return Counts(
-            rows=len(batch.row_ids),
-            rejects=len(batch.rejects),
+            rows=batch.num_rows - len(batch.reasons),
+            rejects=len(batch.reasons),
+            first_rejects=tuple(_list_rejects(batch)),
             profile={name: drift.count_in_bins(observed[name], each.edges) for name, each in version.reference.items()},
             score=None if y is None else score_answers(version.task, outputs, y, version.recipe.target),
             notes=+notes,
@@ -100,45 +102,50 @@ class Counts(PersistedRecord):
         return Counts(
             rows=self.rows + other.rows,
             rejects=self.rejects + other.rejects,
+            first_rejects=(self.first_rejects + other.first_rejects)[:FIRST_REJECTS],
             profile=_merge(self.profile, other.profile),
             score=_merge(self.score, other.score) if self.score and other.score else None,
             notes=_merge(self.notes, other.notes),
         )
 
 
-def _merge(one: dict[str, T], other: dict[str, T], add: Callable[[T, T], Any] = operator.add) -> dict[str, T]:
-    """The values of both, added where both have the name: a batch without a good row has no counts of columns."""
-    return one | other | {name: add(one[name], other[name]) for name in one.keys() & other.keys()}
+def _list_rejects(batch: Batch) -> Iterator[Reject]:
+    files = [*batch.sources.items()]
+    for at in sorted(batch.reasons)[:FIRST_REJECTS]:
+        row, (path, first) = batch.first_row + at, files[batch.source_index[at]]
+        ids = {} if batch.passthrough is None else batch.passthrough.slice(at, 1).to_pylist()[0]
+        yield Reject(row, path, row - first, ids, batch.reasons[at])
+
+
+def _merge(one: dict[str, T], other: dict[str, T]) -> dict[str, T]:
+    """The values of both, added where both have the name."""
+    return one | other | {name: operator.add(one[name], other[name]) for name in one.keys() & other.keys()}
 
 
 class Footer(PartFooter, Counts):
     """What a part says about itself, and what was counted in its rows."""
 
 
+def read_footers(folder: Path, job: Job) -> dict[Shard, Footer]:
+    """The footers of the parts that are complete, in order."""
+    footers = {shard: Footer.read(folder, job, shard) for shard in job.shards}
+    return {shard: footer for shard, footer in footers.items() if footer}
+
+
 def finish(folder: Path, job: Job, parameters: PredictParameters, seconds: float) -> Job:
-    """Check that every row is in a part or rejected, and write the job's result.
+    """Check that every row is in a part, and write the job's result.
 
     Raises:
         DataError: a part is missing or does not hold what it should; or too many rows were rejected.
     """
-    footers = [Footer.read(folder, job, shard) for shard in job.shards]
-    if None in footers:
-        shard = job.shards[footers.index(None)]
-        part = artifact_paths.part(folder, shard.number)
-        found, action = (
-            f"{part} does not hold rows {shard.start} to {shard.stop}",
-            "run the command again: it writes it again",
-        )
-        raise DataError(f"{found} of job {job.job}", "the part as it was written", action)
-    counts = functools.reduce(operator.add, cast("list[Footer]", footers))
-    check_rejects(folder, job, counts.rejects)
-    rejected = merge_rejects(folder, job)
-    if counts.rows + rejected != job.rows:
-        raise DataError(
-            f"{counts.rows} rows written and {rejected} rejected of {job.rows}",
-            "every row",
-            "run the job again with --restart",
-        )
+    footers = read_footers(folder, job)
+    for shard in job.shards:
+        if shard not in footers:
+            part = artifact_paths.part(folder, shard.number)
+            found = f"{part} does not hold rows {shard.start} to {shard.stop} of job {job.job}"
+            raise DataError(found, "the part as it was written", "run the command again: it writes it again")
+    check_rejects(folder, job, footers.values())
+    counts: Counts = functools.reduce(operator.add, footers.values())
     version, metrics = read_version(job.model.path.parent), measure_score(counts.score or {})
     done = job.model_copy(
         update={
@@ -200,61 +207,23 @@ def to_prediction(folder: Path, job: Job, file: Path | None) -> Prediction:
     )
 
 
-# Rejected rows, which are never all in memory: one file for each shard that has any, gathered in _rejects.parquet.
-
-
-def rejects_schema(job: Job) -> pa.Schema:
-    """The columns of a job's rejects, with its ids named as in its parts."""
-    texts, numbers = pa.string(), pa.int64()
-    ids = ((f"{ID}{name}", texts) for name in job.id_columns)
-    return pa.schema([("row", numbers), ("source", texts), ("source_row", numbers), ("reason", texts), *ids])
-
-
-def merge_rejects(folder: Path, job: Job) -> int:
-    """Gather the rejects of all shards in ``_rejects.parquet``, in order, and return how many there are.
-
-    Raises:
-        DataError: those of a shard are damaged.
-    """
-    total, schema = 0, rejects_schema(job)
-    with predictions.place_file(folder, REJECTS) as temporary, pq.ParquetWriter(temporary, schema) as merged:
-        for path in filter(Path.is_file, (output_dir.rejects_path(folder, shard) for shard in job.shards)):
-            with output_dir.explain_job_file_errors(path), pq.ParquetFile(path) as file:
-                for batch in file.iter_batches():
-                    merged.write_batch(batch)
-                    total += batch.num_rows
-        model = job.model.model_dump(mode="json")
-        footer = json.dumps({"job": job.job, "model": model, "rejects": total})
-        merged.add_key_value_metadata({output_dir.FOOTER: footer})
-    return total
-
-
-def check_rejects(folder: Path, job: Job, count: int) -> None:
-    """Stop the job when more rows were rejected than tolerated; _rejects.parquet then says which and why.
+def check_rejects(folder: Path, job: Job, parts: Iterable[Counts]) -> None:
+    """Stop the job when more rows were rejected than tolerated.
 
     Raises:
         DataError: too many rows were rejected.
     """
+    parts = [*parts]
+    count = sum(part.rejects for part in parts)
     if count <= job.max_rejects:
         return
-    if job.status == "running":
-        merge_rejects(folder, job)
-    first = describe_first_reject(folder)
-    averages = (
-        read_version(job.model.path.parent).recipe.is_by_name and job.unknown == "reject" and first.endswith(AVERAGED)
-    )
-    average = " use --unknown average for values that the model has not seen," if averages else ""
+    first = min(reject for part in parts for reject in part.first_rejects)
+    can_average = job.unknown == "reject" and read_version(job.model.path.parent).recipe.is_by_name
+    average = " use --unknown average for values that the model has not seen,"
+    average *= can_average and first.reason.endswith(AVERAGED)
     raise DataError(
-        f"at least {count:,} of {pluralize(job.rows, 'row')} cannot be predicted, the first is {first}",
+        f"at least {count:,} of {pluralize(job.rows, 'row')} cannot be predicted, the first is {first.describe()}",
         f"at most {pluralize(job.max_rejects, 'rejected row')}",
-        f"repair them,{average} or raise --max-rejects (finished parts are kept); all are in {folder / REJECTS}",
+        f"repair them,{average} or raise --max-rejects (finished parts are kept): the column {REJECTED} of "
+        f"{folder}/part-*.parquet then says of each why",
     )
-
-
-def describe_first_reject(folder: Path) -> str:
-    """The first rejected row of a job with the reason."""
-    with pq.ParquetFile(folder / REJECTS) as file:
-        row: dict[str, Any] = next(file.iter_batches(1)).to_pylist()[0]
-    ids = ", ".join(f"{name.removeprefix(ID)} {value}" for name, value in row.items() if name.startswith(ID))
-    at = "" if is_picture(Path(row["source"])) else f"row {row['source_row']}{f' ({ids})' if ids else ''} of "
-    return f"{at}{row['source']}: {row['reason']}"

@@ -7,9 +7,7 @@ nothing.
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
-from functools import reduce
-from operator import add
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +15,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.batch.output_dir import FOOTER, rejects_path
+from tasks.batch.output_dir import FOOTER, ID, REJECTED
 from tasks.batch.plan import Version, read_inputs, read_version
-from tasks.batch.results import ID, Counts, Footer, rejects_schema
+from tasks.batch.results import Counts, Footer
 from tasks.batch.session_pool import open_pool
 from tasks.data.io import inputs
 from tasks.data.io.batches import CHUNK_ROWS, Batch
-from tasks.machine.arrays import Array
 from tasks.serving.contract import LABEL
 from tasks.serving.task import LABEL_NAME, Outputs
-from tasks.store import artifact_paths, atomic, predictions
+from tasks.store import artifact_paths, predictions
 from tasks.store.artifact_paths import JOB
 from tasks.store.predictions import Job, Shard
 
 ENCODINGS: dict[str, Any] = {
     "compression": "none",
-    "use_dictionary": ["source", LABEL_NAME, LABEL],
+    "use_dictionary": ["source", LABEL_NAME, LABEL, REJECTED],
     "column_encoding": {"row": "DELTA_BINARY_PACKED"},
-    "write_statistics": ["row"],
+    "write_statistics": ["row", REJECTED],
     "write_batch_size": CHUNK_ROWS,
 }
 OVERFLOW = "its prediction is not a finite number, because a value of the row is too large"
@@ -48,8 +45,8 @@ class _TooManyRejects(Exception):
 def predict_shard(folder: Path, shard: Shard, model: Path, threads: int) -> Footer:
     """Predict every row of a shard with the file ``model`` and write its part, which appears whole or not at all.
 
-    ``threads`` threads of this process predict side by side. A shard with too many rejected rows ends as soon as that
-    is known, and leaves no part; its rejects are then those found so far.
+    ``threads`` threads of this process predict side by side. Where too many rows are rejected, the rest of the shard is
+    not read, and it leaves no part; the footer then counts the rows up to there.
 
     Raises:
         DataError: the job's plan, an input or the model is gone or has changed.
@@ -61,81 +58,75 @@ def predict_shard(folder: Path, shard: Shard, model: Path, threads: int) -> Foot
     name = artifact_paths.part(folder, shard.number).name
     # The part is synced to disk as the outer block ends, when this thread no longer holds a core.
     with contextlib.suppress(_TooManyRejects), predictions.place_file(folder, name) as temporary:
-        with (
-            # The part's footer counts them, so this file need not be durable.
-            atomic.replace_file(rejects_path(folder, shard), is_durable=False) as beside,
-            pq.ParquetWriter(beside, rejects_schema(job)) as rejects,
-            pool.hold_worker() as worker,
-        ):
+        with pool.hold_worker() as worker:
             batches = inputs.read_batches(files, shard.start, shard.stop, version.read_spec(job))
             answers = ((batch, pool.run(batch.X, job.batch_size, worker)) for batch in batches)
-            predicted = (_reject_overflows(*answer, version) for answer in answers)
-            footer = _write_part(temporary, job, shard, version, predicted, rejects)
+            footer = _write_part(temporary, job, shard, version, answers)
         inputs.check_unchanged(files)
         if footer.rejects > job.max_rejects:
             raise _TooManyRejects
     return footer
 
 
-def _reject_overflows(batch: Batch, outputs: Outputs, version: Version) -> tuple[Batch, Outputs]:
-    """The same without the rows for which the model's float32 does not suffice, which are rejected."""
-    observed = version.task.list_observed(outputs).values()  # of one NaN among probabilities, the confidence is NaN
-    is_finite = np.logical_and.reduce([np.isfinite(each) for each in observed])
-    if is_finite.all():
-        return batch, outputs
-    reasons = dict.fromkeys(np.flatnonzero(~is_finite).tolist(), OVERFLOW)
-    return batch.reject(reasons), {name: each[..., is_finite] for name, each in outputs.items()}
-
-
 def _write_part(
-    path: Path,
-    job: Job,
-    shard: Shard,
-    version: Version,
-    predicted: Iterator[tuple[Batch, Outputs]],
-    rejects: pq.ParquetWriter,
+    path: Path, job: Job, shard: Shard, version: Version, answers: Iterable[tuple[Batch, Outputs]]
 ) -> Footer:
-    """Write the part at ``path``, and the rejected rows separately; it ends early if there are too many of these.
+    """Write the part at ``path``; it ends before the next batch if too many rows are rejected.
 
     Each batch of outputs is valid until the next one.
     """
-    found: list[Counts] = []
+    counts: Counts | None = None
     with contextlib.ExitStack() as opened:
-        for batch, outputs in predicted:
+        for batch, outputs in answers:
+            batch = _reject_overflows(batch, outputs, version)
             table = to_table(batch, outputs, version, job.written == "all")
-            if not found:  # there is always a batch, though it may hold nothing but rejected rows
+            if counts is None:
                 stream = opened.enter_context(pa.output_stream(path, buffer_size=BUFFER_BYTES))
                 part = opened.enter_context(pq.ParquetWriter(stream, table.schema, **ENCODINGS))
                 written = opened.enter_context(path.open("rb")).fileno()
-            if len(table):
-                part.write_table(table)
-                os.posix_fadvise(written, 0, 0, os.POSIX_FADV_DONTNEED)  # starts writing: the last sync waits less
-            if batch.rejects:
-                names = rejects.schema.names
-                rows = [dict(zip(names, (*facts, *ids), strict=True)) for *facts, ids in batch.rejects]
-                rejects.write_table(pa.Table.from_pylist(rows, rejects.schema))
-            found.append(Counts.count(batch, outputs, version))
-            if sum(each.rejects for each in found) > job.max_rejects:
+            part.write_table(table)
+            os.posix_fadvise(written, 0, 0, os.POSIX_FADV_DONTNEED)  # starts writing: the last sync waits less
+            more = Counts.count(batch, outputs, version)
+            counts = counts + more if counts else more
+            if counts.rejects > job.max_rejects:
                 break
         model = job.model.model_dump(mode="json")
-        footer = Footer(job=job.job, shard=shard, model=model, provider=job.provider, **dict(reduce(add, found)))
+        footer = Footer(job=job.job, shard=shard, model=model, provider=job.provider, **dict(counts or {}))
         part.add_key_value_metadata({FOOTER: footer.model_dump_json().encode()})
     return footer
+
+
+def _reject_overflows(batch: Batch, outputs: Outputs, version: Version) -> Batch:
+    """The batch with those rows rejected for which the model's float32 does not suffice."""
+    observed = version.task.list_observed(outputs).values()  # of one NaN among probabilities, the confidence is NaN
+    is_finite = np.logical_and.reduce([np.isfinite(each) for each in observed])
+    if is_finite.all():
+        return batch
+    overflows = dict.fromkeys(np.flatnonzero(~is_finite).tolist(), OVERFLOW)
+    return batch._replace(reasons=overflows | dict(batch.reasons))
 
 
 def to_table(batch: Batch, outputs: Outputs, version: Version, has_all: bool) -> pa.Table:
     """One row group: row number, file, then label, its name and a probability per class, or the prediction, then ids.
 
-    Outputs are ``(…, n)``, probabilities ``(classes, n)``, which are included only if ``has_all``. Copies nothing.
+    The last column has the reason why a row is rejected; what the model says of such a row is null. Outputs are
+    ``(…, n)``, probabilities ``(classes, n)``, which are included only if ``has_all``; they are not copied.
     """
-    columns = {"row": pa.array(batch.row_ids), "source": _to_dictionary(batch.source_index, batch.sources)}
+    rows, mask = np.arange(batch.first_row, batch.first_row + batch.num_rows), None
+    columns = {"row": pa.array(rows), "source": _to_dictionary(pa.array(batch.source_index), batch.sources)}
+    reasons = pa.nulls(batch.num_rows, pa.string())
+    if batch.reasons:
+        mask = ~batch.is_accepted
+        reasons = pa.array(map(batch.reasons.get, range(batch.num_rows)), pa.string())
     for name, values in version.task.columns(outputs, version.labels, has_all).items():
-        columns[name] = _to_dictionary(values, version.labels) if name == LABEL_NAME else pa.array(values)
+        array = pa.array(values, mask=mask)
+        columns[name] = _to_dictionary(array, version.labels) if name == LABEL_NAME else array
     if batch.passthrough is not None:
         columns |= {f"{ID}{name}": batch.passthrough[name] for name in batch.passthrough.column_names}
-    fields = [pa.field(name, column.type, nullable=name.startswith(ID)) for name, column in columns.items()]
+    columns[REJECTED] = reasons
+    fields = [pa.field(name, column.type, nullable=name not in ("row", "source")) for name, column in columns.items()]
     return pa.table(columns, schema=pa.schema(fields))
 
 
-def _to_dictionary(index: Array, names: Iterable[str]) -> pa.DictionaryArray:
-    return pa.DictionaryArray.from_arrays(pa.array(index), pa.array([*names], pa.string()), safe=False)
+def _to_dictionary(index: pa.Array, names: Iterable[str]) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(index, pa.array([*names], pa.string()), safe=False)

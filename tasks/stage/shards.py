@@ -15,7 +15,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from rich.progress import ProgressColumn, Task
 from rich.text import Text
 
-from tasks.batch.results import Footer, check_rejects
+from tasks.batch.results import Footer, check_rejects, read_footers
 from tasks.batch.shard import predict_shard
 from tasks.errors import EnvironmentProblem, UsageError
 from tasks.machine import resources
@@ -88,10 +88,9 @@ def open_workers(
 
 
 class LabelledShard(NamedTuple):
-    """One finished shard: its rows, and when (in seconds since the epoch) it was worked on."""
+    """One finished shard: what its part says, and when (in seconds since the epoch) it was worked on."""
 
-    rows: int
-    rejects: int
+    footer: Footer
     started: float
     finished: float
 
@@ -105,7 +104,7 @@ def format_label(folder: str, model: str, threads: int | None, number: int, star
 
         threads = int(get_worker().state.nthreads)
     footer = predict_shard(Path(folder), Shard(number, start, stop), Path(model), threads)
-    return LabelledShard(footer.rows, footer.rejects, started, time.time())
+    return LabelledShard(footer, started, time.time())
 
 
 def label_shards(folder: Path, job: Job, parameters: PredictParameters) -> float:
@@ -116,13 +115,12 @@ def label_shards(folder: Path, job: Job, parameters: PredictParameters) -> float
     Raises:
         DataError: too many rows were rejected, or an input or the model has changed meanwhile.
     """
-    footers = {shard: footer for shard in job.shards if (footer := Footer.read(folder, job, shard))}
+    footers, labelled = read_footers(folder, job), list[LabelledShard]()
     if footers:
         print_message(f"there already: {len(footers)} of {pluralize(len(job.shards), 'part')}")
-    rejected = sum(footer.rejects for footer in footers.values())
-    done, labelled = rejected + sum(footer.rows for footer in footers.values()), list[LabelledShard]()
+    done = sum(shard.stop - shard.start for shard in footers)
     with live_progress.count_progress("predict", job.rows, "rows predicted", done, RowsPerSecond()) as advance:
-        check_rejects(folder, job, rejected)
+        check_rejects(folder, job, footers.values())
         with open_runner(parameters.runner, parameters.dask_address, job.workers, job.workers + 1) as runner:
             common = {
                 "folder": str(folder),
@@ -134,9 +132,10 @@ def label_shards(folder: Path, job: Job, parameters: PredictParameters) -> float
             ]
             for future in as_completed(futures):
                 labelled.append(future.result())
-                advance(labelled[-1].rows + labelled[-1].rejects)
-                rejected += labelled[-1].rejects
-                check_rejects(folder, job, rejected)
+                footer = labelled[-1].footer
+                footers[footer.shard] = footer
+                advance(footer.rows + footer.rejects)
+                check_rejects(folder, job, footers.values())
     return max((each.finished for each in labelled), default=0) - min((each.started for each in labelled), default=0)
 
 

@@ -144,7 +144,6 @@ LABELS = "labels.txt"
 CHECKSUMS = "SHA256SUMS"
 JOB = "_job.json"  # readers of datasets skip names that begin with _
 RUN = "run.json"
-REJECTS = "_rejects.parquet"
 PREDICTION_GRID = "_predictions.png"
 LEARNING_CURVE = "learning-curve.png"  # this and the PNG files up to tuning.md are pictures of a run and its version
 DATA_REPORT = "data-report.json"  # what validation found in the data
@@ -177,7 +176,6 @@ def scratch(job_folder: Path) -> Path:
     return job_folder / ".gradmill-scratch"
 
 
-shard_rejects = _child(scratch, "rejects")  # the rejected rows of each shard
 sources = _child(scratch, "sources.parquet")  # the input files and their row counts
 spool = _child(scratch, "spool")  # where input that allows no random access is unpacked
 

@@ -143,22 +143,12 @@ class InputFile(NamedTuple):
     label: float | None = None  # the class of all its rows, if the folder gives it
 
 
-class Reject(NamedTuple):
-    """A row without a prediction; ``row`` counts through all files, ``source_row`` through its own, both from 0."""
-
-    row: int
-    source: str
-    source_row: int
-    reason: str
-    ids: tuple[str | None, ...]  # its values in the columns that are passed through
-
-
 class Batch(NamedTuple):
-    """Rows as the model takes them, from one file or several small ones, and those that were rejected."""
+    """Consecutive rows as the model takes them, from one file or several small ones; a rejected row keeps its place."""
 
-    X: Array  # (n, …) in the dtype and shape of the model's input, in memory or mapped
-    row_ids: Array  # (n,) int64, counted through all files
-    rejects: tuple[Reject, ...]
+    X: Array  # (n, …) in the dtype and shape of the model's input, in memory or mapped; a rejected row has any values
+    first_row: int  # the number of the first row, counted through all files
+    reasons: Mapping[int, str]  # by index among these rows: why a row is rejected
     y_true: Array | None  # (n,) labels, or a table's float64 target, NaN if missing; None: there are none
     notes: tuple[str, ...]
     passthrough: pa.Table | None  # (n,) columns of text that go to the output unchanged
@@ -167,28 +157,15 @@ class Batch(NamedTuple):
 
     @property
     def num_rows(self) -> int:
-        """The number of all rows, rejected or not."""
-        return len(self.row_ids) + len(self.rejects)
+        """The number of rows, rejected or not."""
+        return len(self.source_index)
 
-    def reject(self, reasons: Mapping[int, str]) -> "Batch":
-        """The batch without some of its rows; ``reasons`` says, by index among these, why they have no prediction."""
-        if not reasons:
-            return self
-        places, valid = sorted(reasons), np.delete(np.arange(len(self.row_ids)), [*reasons])
-        ids = [{}] * len(places) if self.passthrough is None else self.passthrough.take(places).to_pylist()
-        files = [*self.sources.items()]
-        rejected = list(self.rejects)
-        for at, texts in zip(places, ids, strict=True):
-            row, (path, first) = int(self.row_ids[at]), files[self.source_index[at]]
-            rejected.append(Reject(row, path, row - first, reasons[at], tuple(texts.values())))
-        return self._replace(
-            X=self.X[valid],
-            row_ids=self.row_ids[valid],
-            rejects=tuple(sorted(rejected)),
-            y_true=None if self.y_true is None else self.y_true[valid],
-            passthrough=None if self.passthrough is None else self.passthrough.take(valid),
-            source_index=self.source_index[valid],
-        )
+    @property
+    def is_accepted(self) -> Array:
+        """Which rows are not rejected, ``(n,)``."""
+        accepted = np.ones(self.num_rows, bool)
+        accepted[[*self.reasons]] = False
+        return accepted
 
 
 def make_batch(
@@ -202,10 +179,9 @@ def make_batch(
 ) -> Batch:
     """A batch of consecutive rows of a file, beginning with row ``first``.
 
-    ``rejects`` gives, by index among these rows, the reasons why some cannot be predicted; the others remain.
+    ``rejects`` gives, by index among these rows, the reasons why some cannot be predicted.
     """
-    row_ids = np.arange(file.first_row + first, file.first_row + first + len(rows))
     if file.label is not None:
         y_true = np.full(len(rows), file.label)
     sources, source_index = {file.path: file.first_row}, np.zeros(len(rows), np.int32)
-    return Batch(rows, row_ids, (), y_true, notes, passthrough, sources, source_index).reject(rejects or {})
+    return Batch(rows, file.first_row + first, rejects or {}, y_true, notes, passthrough, sources, source_index)

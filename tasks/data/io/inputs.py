@@ -622,11 +622,11 @@ def _join(parts: list[Batch]) -> Batch:
     sources = {path: first for part in parts for path, first in part.sources.items()}
     places = {path: at for at, path in enumerate(sources)}
     truths = [part.y_true for part in parts if part.y_true is not None]
-    tables = [part.passthrough for part in parts]
+    tables, first_row = [part.passthrough for part in parts], parts[0].first_row
     return Batch(
         X=np.concatenate([part.X for part in parts]),
-        row_ids=np.concatenate([part.row_ids for part in parts]),
-        rejects=tuple(reject for part in parts for reject in part.rejects),
+        first_row=first_row,
+        reasons={part.first_row - first_row + at: why for part in parts for at, why in part.reasons.items()},
         y_true=np.concatenate(truths) if len(truths) == len(parts) else None,
         notes=tuple(note for part in parts for note in part.notes),
         passthrough=None if tables[0] is None else pa.concat_tables(tables),

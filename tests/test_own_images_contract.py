@@ -317,7 +317,7 @@ def test_later_pictures_are_brought_to_the_models_shape_and_told_by_the_names_of
     for source, rows in ((later, 27), (tmp_path / "later.npz", 24)):
         done = ask("predict", source, "--name", "pets")
         assert (done["rows"], done["rejects"], done["accuracy"]) == (rows, 0, 1.0)
-    names = ["row", "source", "label", "label_name", *(f"probability_{name}" for name in COUNTS)]
+    names = ["row", "source", "label", "label_name", *(f"probability_{name}" for name in COUNTS), "rejected"]
     assert pq.read_table(done["path"]).column_names == names
     for odd in (images / 255, images.reshape(24, -1), np.stack([images] * 3, axis=1)):
         np.savez(tmp_path / "odd.npz", images=odd)

@@ -144,9 +144,13 @@ def of_a_prediction(text: str, monkeypatch: pytest.MonkeyPatch, folder: Path) ->
     reference = {"label": Histogram(edges=(0.5,), counts=(10, 90))}
     version = Version(TASKS["classification"], [text, "b"], reference, Columns(columns=(column,)))
     monkeypatch.setattr(run_pages, "read_version", lambda _: version)
-    hostile_job(text).write(folder / "_job.json")
-    rejects = {"source": [text.replace("/", "")], "source_row": [1], f"id_{text}": [text], "reason": [text]}
-    pq.write_table(pa.table(rejects), folder / "_rejects.parquet")
+    job = hostile_job(text)
+    job.write(folder / "_job.json")
+    footer: dict[str, Any] = {"job": job.job, "shard": job.shards[0], "model": job.model.model_dump(mode="json")}
+    footer |= {"provider": "CPU", "rows": 10, "rejects": 2, "profile": {}, "score": None, "notes": {}}
+    footer |= {"first_rejects": [[1, text.replace("/", ""), 1, {text: text}, text]]}
+    part = pa.table({"row": range(12)}).replace_schema_metadata({"gradmill": json.dumps(footer)})
+    pq.write_table(part, folder / "part-00000.parquet")
     facts = {"path": folder, "job": "j", "rows": 10, "rejects": 2, "parts": 1, "name": "mine", "version": 1}
     result = Prediction(**facts, model_sha256="0" * 64, provider="CPU", drift=hostile_job("a").drift, seconds=1)
     return run_pages.prediction_page(result)

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
@@ -202,6 +203,52 @@ def test_an_unfinished_job_is_finished_with_its_own_version_and_what_is_whole_an
     assert table(done)["row"].to_pylist() == list(range(2500))
     np.testing.assert_allclose(table(done)["prediction"], expected(candidates[0]), atol=1e-4)
     assert predict_rows(input=rows, shard_rows=250).version == 3, "the next one takes the champion of now"
+
+
+def move_rejects_beside_parts(out: Path, rejects: Path) -> None:
+    """Leave parts as 82fab8f3 wrote them: without the rejected rows, which are in files of their own."""
+    rejects.mkdir(parents=True, exist_ok=True)
+    for part in out.glob("part-*"):
+        rows, document = pq.read_table(part), footer(part)
+        del document["first_rejects"]
+        is_good = pc.is_null(rows["rejected"])
+        good = rows.filter(is_good).drop_columns("rejected")
+        pq.write_table(good.replace_schema_metadata({"gradmill": json.dumps(document)}), part)
+        bad = rows.filter(pc.invert(is_good)).select(["row", "source", "row", "rejected"])
+        pq.write_table(bad.rename_columns(["row", "source", "source_row", "reason"]), rejects / part.name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", [5, 3])
+def test_a_job_of_82fab8f3_done_or_half_done_is_predicted_again_with_its_rejects_in_their_parts_and_says_so(
+    parts: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    candidates: list[Contender],
+) -> None:
+    out = tmp_path / "out"
+    asked = {"input": with_bad_rows(tmp_path, [7, 1234]), "output": out, "shard_rows": 500, "max_rejects": 2}
+    if parts == 5:
+        predict_rows(**asked)
+        move_rejects_beside_parts(out, tmp_path / "rejects")
+        shards = [pq.read_table(path) for path in sorted((tmp_path / "rejects").iterdir())]
+        pq.write_table(pa.concat_tables(shards), out / "_rejects.parquet")
+    else:
+        interrupt(monkeypatch, parts, **asked)
+        move_rejects_beside_parts(out, out / ".gradmill-scratch" / "rejects")
+    done = predict_rows(**asked)
+    assert f"predicted again: {parts} parts, " in caplog.text
+    assert (done.rows, done.rejects) == (2498, 2)
+    assert {path.name for path in out.iterdir()} == {
+        "_job.json",
+        *(f"part-{number:05d}.parquet" for number in range(5)),
+    }
+    answers = table(done).to_pandas()
+    assert answers["row"].tolist() == [*range(2500)]
+    assert answers.index[answers["rejected"].notna()].tolist() == [7, 1234]
+    good = answers["rejected"].isna()
+    np.testing.assert_allclose(answers["prediction"][good], expected(candidates[0])[good], atol=1e-4)
 
 
 @pytest.mark.slow

@@ -6,7 +6,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from flows.pages.report import RetrainReport, TuneReport
-from tasks.batch.output_dir import OLD_REJECTS
 from tasks.batch.plan import Version, read_version
 from tasks.batch.results import read_footers
 from tasks.errors import GradmillError
@@ -243,15 +242,14 @@ def _describe_rejects(result: Prediction, job: Job) -> Iterator[Text | PageTable
         return
     footers = read_footers(result.path, job)
     first = sorted(reject for footer in footers.values() for reject in footer.first_rejects)[:FEW]
-    ids = [*first[0].ids] if first else []
+    ids = [*first[0].ids]
     rows = [
         (Path(each.source).name, f"{each.source_row:,}", *(each.ids[name] or "" for name in ids), each.reason)
         for each in first
     ]
     yield PageTable(rows, ("file", "row, from 0", *ids, "why"))
-    if result.rejects > len(first):
-        where = Code(result.path / "part-*.parquet" if first else result.path / OLD_REJECTS)
-        yield f"All {result.rejects:,} are in ", where, "."
+    if result.rejects > FEW:
+        yield f"All {result.rejects:,} are in ", Code(result.path / "part-*.parquet"), "."
 
 
 def _tabulate_labels(job: Job, version: Version) -> PageTable:

@@ -24,6 +24,7 @@ from tasks.machine.run_messages import print_message
 from tasks.machine.words import pip_install, pluralize
 from tasks.parameters import PredictParameters, Runner, Search
 from tasks.stage import live_progress
+from tasks.store import artifact_paths
 from tasks.store.predictions import Job, Shard
 
 Item = TypeVar("Item")
@@ -118,6 +119,10 @@ def label_shards(folder: Path, job: Job, parameters: PredictParameters) -> float
     footers, labelled = read_footers(folder, job), list[LabelledShard]()
     if footers:
         print_message(f"there already: {len(footers)} of {pluralize(len(job.shards), 'part')}")
+    num_files = sum(artifact_paths.part(folder, shard.number).exists() for shard in job.shards)
+    if num_files > len(footers):
+        unusable = pluralize(num_files - len(footers), "part")
+        print_message(f"predicted again: {unusable}, damaged or written by another release of Gradmill")
     done = sum(shard.stop - shard.start for shard in footers)
     with live_progress.count_progress("predict", job.rows, "rows predicted", done, RowsPerSecond()) as advance:
         check_rejects(folder, job, footers.values())

@@ -327,7 +327,7 @@ COMMAND = ("tune", "linear-regression", "--trials", "14", "--space", "epochs=20:
 
 NOT_SEARCHED = {
     "--trials 0": "--trials 0",
-    "--timeout 0": "--timeout 0.0",
+    "--timeout 0": "--timeout 0",
     "--space momentum=1": "--space momentum=1",
     "--space lr=0.1:0.1": "--space lr=0.1:0.1",
     "--space lr=nan:1": "--space lr=nan",

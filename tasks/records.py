@@ -244,7 +244,7 @@ class MirroredModel(Record):
 
 
 class Prediction(Record):
-    """One finished batch prediction: ``rows`` were written, ``rejects`` could not be predicted.
+    """One finished batch prediction: ``rows`` were predicted, ``rejects`` could not be.
 
     ``seconds`` is the time from the start of the first shard to the rename of the last part, in the call that finished
     it.

@@ -57,7 +57,11 @@ NOT_HERE = {
 # What must have happened before, as the pages say beside the line.
 BEFORE = {
     "gradmill rollback houses": "head -n 100 labelled.csv | tail -n +2 >> houses.csv; gradmill retrain houses",
+    # Another version; refused, if what the search kept is better, and then that is the other version.
+    "gradmill rollback softmax-regression": "gradmill retrain softmax-regression --seed 1 || [ $? = 3 ]",
 }
+# So few trials may be no better than what is there; tests/test_tune.py has a search that is.
+MAY_FAIL = {"gradmill retrain softmax-regression --tuned": "no settings were found for softmax-regression yet"}
 SHORTER = {"--trials 32": "--trials 4"}  # which costs an eighth of the time, and is said in the same way
 OF_A_SHELL = re.compile(r"[*?~$|<>;&`]")
 TYPED = re.compile(r"(?m)^(?:gradmill|openssl) .*?(?=\s+#\s|$)")
@@ -122,7 +126,7 @@ def test_every_line_does_what_it_says(artifacts: Path, monkeypatch: pytest.Monke
     for line in ["gradmill register", "gradmill retrain", *lines()]:
         done = type_line(line)
         print(f"$ {line}\n{done.stdout}{done.stderr}")
-        if done.returncode:
+        if done.returncode and not (line in MAY_FAIL and MAY_FAIL[line] in done.stderr):
             failed[line] = f"{done.returncode}: {done.stderr[-600:]}"
     assert not failed
 

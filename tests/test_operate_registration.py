@@ -274,7 +274,7 @@ def test_a_schedule_is_a_deployment_that_is_left_as_somebody_sets_it(houses: Ser
     ui.remove("retrain-flats")
     there = settings(ui)
     told = said("schedule houses --keep 3 --param training.num_epochs=2")
-    assert f"at '1 1 * * *' (UTC), at '{ADDED}' (Europe/Lisbon) by deployment {name}, which is paused" in told
+    assert f"{name} is paused; after gradmill resume {name} it runs at '1 1 * * *' (UTC), at '{ADDED}'" in told
     registration.register()
     there[name]["parameters"] = {"parameters": {"name": "houses", "training": {"lr": 0.5, "num_epochs": 2}}}
     assert settings(ui) == there, "what somebody has set stays, and what somebody deletes stays deleted"
@@ -288,6 +288,9 @@ def test_a_schedule_is_a_deployment_that_is_left_as_somebody_sets_it(houses: Ser
     ui.remove(name)
     registration.register()
     assert named(ui) == set(NAMES)
+    said("schedule evaluate --param name=houses --param data=/data/labelled.csv --cron '0 3 29 2 *'")
+    refused(2, "remove houses --yes", "gradmill pause evaluate, then remove the name")
+    said("pause evaluate")
     said("schedule houses --cron '1 1 * * *'")
     said("unschedule houses")
     assert not artifact_paths.retention("houses").exists()

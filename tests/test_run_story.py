@@ -120,21 +120,22 @@ def test_the_published_service_loads_its_model_anew_on_each_promotion(
     told = (REPOSITORY / "docs/on-duty.md").read_text().partition("## Events")[2]
     script = told.partition("```python\n")[2].partition("```")[0]
     assert len([line for line in script.splitlines() if line.strip()]) <= 12
+    promoted = {"linear-regression version 1", "linear-regression version 2"}
     for candidate in candidates[:2]:
         candidate.publish()
     monkeypatch.setenv("PREFECT_API_URL", server)
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as service:
         assert service.stdout is not None
         lines = iter(service.stdout.readline, "")
-        heard = []
+        heard = set[str]()
         for turn in range(20):  # it hears only what happens once it listens
             assert gradmill("promote", "linear-regression", str(1 + turn % 2)).returncode == 0
             if select.select([service.stdout], [], [], 3)[0]:
-                heard.append(next(lines).split(":")[0])
-            if len(set(heard)) == 2:  # one that comes late finds the champion of then
+                heard.add(next(lines).split(":")[0])
+            if heard >= promoted:  # one that comes late finds the champion of then
                 break
         service.kill()
-    assert set(heard) == {"linear-regression version 1", "linear-regression version 2"}
+    assert heard >= promoted  # the server may still send what other tests have published
 
 
 @pytest.mark.slow  # Prefect's own commands

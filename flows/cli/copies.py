@@ -70,8 +70,8 @@ def require_idle(name: str) -> None:
             registration.require_own(client)
             for each in deployments.list_deployments(client):
                 is_own = each.name in (f"retrain-{name}", f"search-{name}")
-                is_on = MODEL_TAG + name in each.tags and deployments.longest_pause(each) is not None
-                if is_own or is_on:
+                is_named = MODEL_TAG + name in each.tags or deployments.own_parameters(each).get("name") == name
+                if is_own or (is_named and deployments.is_on_schedule(each)):
                     end = f"gradmill {'unschedule' if is_own else 'pause'} {each.name}"
                     found = f"{each.name} runs for {name} on a schedule"
                     raise UsageError(found, "a name that no schedule needs", f"{end}, then remove the name")

@@ -137,6 +137,11 @@ def require_time(cron: str, timezone: str) -> None:
         ) from error
 
 
+def is_on_schedule(deployment: DeploymentResponse) -> bool:
+    """Whether a schedule starts runs of it."""
+    return bool(_list_active(deployment))
+
+
 def longest_pause(deployment: DeploymentResponse) -> timedelta | None:
     """The longest time between two runs of the most frequent schedule; None if no schedule is on.
 

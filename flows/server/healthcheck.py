@@ -6,6 +6,7 @@ It is a module because some engines split an inline command at its spaces. It ru
 import os
 import sys
 import urllib.request
+from http.client import HTTPException
 
 TIMEOUT_SECONDS = 5.0
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # engines inject the host's proxies
@@ -18,7 +19,7 @@ def find_fault(url: str, artifacts: str) -> str | None:
     try:
         with DIRECT.open(url, timeout=TIMEOUT_SECONDS):
             return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         return f"{url}: {error}"
 
 

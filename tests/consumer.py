@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime
 
 
-def answers(model: Path | str, rows: np.ndarray[Any, Any]) -> dict[str, Any]:
+def answers(model: Path | str | bytes, rows: np.ndarray[Any, Any]) -> dict[str, Any]:
     """What the file says of a batch, by the names of its outputs."""
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     names = [node.name for node in session.get_outputs()]

@@ -1,5 +1,6 @@
 """Made-up pictures in folders and in files of many, and what validation makes of them."""
 
+import io
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,7 +12,6 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from candidate import prepare_own
-from input_files import png as png
 from tasks.data.report import DataReport
 from tasks.parameters import Data
 from tasks.records import PreparedDataset
@@ -28,6 +28,13 @@ def drawn(label: int, seed: int, side: int = 8, channels: int = 1) -> Array:
     image = rng.integers(0, 60, (side, side, channels), np.uint8)
     image[:, (2 * label) % side, label % channels] += 180
     return image[..., 0] if channels == 1 else image
+
+
+def png(image: Array, kind: str = "PNG", **options: Any) -> bytes:
+    """A picture's content, of this kind or another."""
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, kind, **options)
+    return stream.getvalue()
 
 
 def write(folder: Path, counts: dict[str, int], suffix: str = ".png", first: int = 0, **shape: int) -> Path:

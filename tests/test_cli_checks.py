@@ -182,6 +182,9 @@ WRONG = [
     "retrain --weight-decay auto",
     "nonsense",
 ]
+NOT_UTF_8 = os.fsdecode(b"caf\xe9.npy")
+NO_FOLDERS = ("s3://bucket/out.csv", "file:///tmp/out", "https://host/out.parquet")
+NO_NAMES = ("x" * 300, "x" * 300 + "/*", "/" + "y/" * 3000, "*" * 300, "~nobody-here/x")
 LOOK = "inspect t.csv --target price"
 QUOTED = "in double quotes if they have a line break"
 SAID = {  # the exit code, and what is printed
@@ -289,6 +292,12 @@ SAID = {  # the exit code, and what is printed
     "predict t.csv --name houses --id-column nmuber": "4: nmuber missing",
     "predict header.csv --name houses": "4: holds no rows",
     "predict deep.jsonl --name houses": "4: one array",
+    "predict '' --name houses": "2: an empty input",
+    f"predict {NOT_UTF_8} --name houses": "2: not UTF-8",
+    f"predict t.csv --name houses --output {NOT_UTF_8}": "2: caf\ufffd.npy is not UTF-8",
+    "predict 'a\0b' --name houses": "2: embedded null",
+    **{f"predict t.csv --name houses --output {place}": f"2: --output {place}" for place in NO_FOLDERS},
+    **{f"predict '{name}' --name houses": f"2: the input {name[:60]}" for name in NO_NAMES},
     "predict x.npy --name houses --id-column number": "2: --id-column number",
     "predict --name houses --id-column number": "2: --id-column number",
     "predict t.csv --name houses --columns area,age": "2: --columns",

@@ -23,7 +23,6 @@ import image_folders
 from command_line import GRADMILL, gradmill
 from conftest import REPOSITORY
 from fenced_blocks import PAGES, Block, Typist, blocks
-from input_files import png
 
 pytestmark = pytest.mark.slow
 
@@ -98,7 +97,7 @@ def fill(folder: Path) -> None:
     pixels = rng.integers(0, 256, (200, 28, 28), np.uint8)
     np.save(folder / "images.npy", pixels)
     for day in (1, 2):
-        structs = [{"bytes": png(each), "path": None} for each in pixels]
+        structs = [{"bytes": image_folders.png(each), "path": None} for each in pixels]
         pd.DataFrame({"image": structs}).to_parquet(folder / f"day-{day}.parquet")
     for place in ("pets", "new-pictures"):
         image_folders.write(folder / place, {"cat": 100, "dog": 100}, side=28)

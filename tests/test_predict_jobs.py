@@ -26,7 +26,6 @@ import safetensors.numpy
 from scipy.stats import entropy
 
 from candidate import Contender, synthetic
-from command_line import assert_clear, typed
 from documents import load
 from prediction_jobs import FEATURES, NAME, contents, expected, interrupt, predict_rows, table, times
 from store_state import damage
@@ -130,18 +129,45 @@ def test_the_same_job_again_only_judges_drift_by_the_bound_that_is_asked_for_now
         assert predict_rows(**asked).drift.verdict == verdict
 
 
+def make_older(out: Path) -> None:
+    """Leave what 82fab8f3 left: parts without their rejected rows, which are in a file beside them."""
+    for part in out.glob("part-*"):
+        rows, document = pq.read_table(part), footer(part)
+        del document["first_rejects"]
+        good = rows.filter(pc.is_null(rows["rejected"])).drop_columns("rejected")
+        pq.write_table(good.replace_schema_metadata({"gradmill": json.dumps(document)}), part)
+    written(out / "_rejects.parquet", {"row": [7], "reason": ["x1 is missing"]})
+
+
+def make_older_and_unfinished(out: Path) -> None:
+    make_older(out)
+    (out / "part-00001.parquet").unlink()
+    (out / "_job.json").write_text(json.dumps(job(out) | {"status": "running"}))
+
+
+# What becomes of a job that was done, and how many of its parts are there and of no use.
+ENDS: dict[str, tuple[Callable[[Path], None], int]] = {
+    "the first part lost": (lambda out: (out / "part-00000.parquet").unlink(), 0),
+    "a part in the middle lost": (lambda out: (out / "part-00003.parquet").unlink(), 0),
+    "of 82fab8f3": (make_older, 5),
+    "of 82fab8f3, half done": (make_older_and_unfinished, 4),
+}
+
+
 @pytest.mark.slow
-def test_a_done_job_that_has_lost_a_part_is_finished_anew_but_not_beside_what_was_added(
-    tmp_path: Path,
+@pytest.mark.parametrize("end", ENDS)
+def test_a_job_that_has_lost_a_part_or_is_of_82fab8f3_is_finished_anew_but_not_beside_what_was_added(
+    end: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    out = tmp_path / "out"
+    out, (change, useless) = tmp_path / "out", ENDS[end]
     options = {"input": with_bad_rows(tmp_path, [7]), "output": out, "shard_rows": 500, "max_rejects": 1}
     first = predict_rows(**options)
-    before = table(first)
-    for lost in ("part-00000.parquet", "part-00003.parquet"):
-        (out / lost).unlink()
-        assert predict_rows(**options).rejects == 1
-        assert table(first).equals(before)
+    names, before = {path.name for path in out.iterdir()}, table(first)
+    change(out)
+    assert predict_rows(**options).rejects == 1
+    assert table(first).equals(before)
+    assert {path.name for path in out.iterdir()} == names
+    assert (f"predicted again: {useless} parts, " in caplog.text) == (useless > 0)
     (out / "part-00077.parquet").write_bytes(b"somebody's")
     whole = contents(out)
     for others in ({"restart": True}, {"batch_size": 7}):
@@ -203,52 +229,6 @@ def test_an_unfinished_job_is_finished_with_its_own_version_and_what_is_whole_an
     assert table(done)["row"].to_pylist() == list(range(2500))
     np.testing.assert_allclose(table(done)["prediction"], expected(candidates[0]), atol=1e-4)
     assert predict_rows(input=rows, shard_rows=250).version == 3, "the next one takes the champion of now"
-
-
-def move_rejects_beside_parts(out: Path, rejects: Path) -> None:
-    """Leave parts as 82fab8f3 wrote them: without the rejected rows, which are in files of their own."""
-    rejects.mkdir(parents=True, exist_ok=True)
-    for part in out.glob("part-*"):
-        rows, document = pq.read_table(part), footer(part)
-        del document["first_rejects"]
-        is_good = pc.is_null(rows["rejected"])
-        good = rows.filter(is_good).drop_columns("rejected")
-        pq.write_table(good.replace_schema_metadata({"gradmill": json.dumps(document)}), part)
-        bad = rows.filter(pc.invert(is_good)).select(["row", "source", "row", "rejected"])
-        pq.write_table(bad.rename_columns(["row", "source", "source_row", "reason"]), rejects / part.name)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("parts", [5, 3])
-def test_a_job_of_82fab8f3_done_or_half_done_is_predicted_again_with_its_rejects_in_their_parts_and_says_so(
-    parts: int,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    candidates: list[Contender],
-) -> None:
-    out = tmp_path / "out"
-    asked = {"input": with_bad_rows(tmp_path, [7, 1234]), "output": out, "shard_rows": 500, "max_rejects": 2}
-    if parts == 5:
-        predict_rows(**asked)
-        move_rejects_beside_parts(out, tmp_path / "rejects")
-        shards = [pq.read_table(path) for path in sorted((tmp_path / "rejects").iterdir())]
-        pq.write_table(pa.concat_tables(shards), out / "_rejects.parquet")
-    else:
-        interrupt(monkeypatch, parts, **asked)
-        move_rejects_beside_parts(out, out / ".gradmill-scratch" / "rejects")
-    done = predict_rows(**asked)
-    assert f"predicted again: {parts} parts, " in caplog.text
-    assert (done.rows, done.rejects) == (2498, 2)
-    assert {path.name for path in out.iterdir()} == {
-        "_job.json",
-        *(f"part-{number:05d}.parquet" for number in range(5)),
-    }
-    answers = table(done).to_pandas()
-    assert answers["row"].tolist() == [*range(2500)]
-    assert answers.index[answers["rejected"].notna()].tolist() == [7, 1234]
-    good = answers["rejected"].isna()
-    np.testing.assert_allclose(answers["prediction"][good], expected(candidates[0])[good], atol=1e-4)
 
 
 @pytest.mark.slow
@@ -338,33 +318,6 @@ def test_a_dask_scheduler_that_is_not_there_is_named(address: str, found: str, r
         pytest.raises(EnvironmentProblem, match=f"no Dask scheduler at {address}: .*{found}"),
     ):
         predict_rows(input=rows, runner="dask", dask_address=address)
-
-
-NOT_UTF_8 = os.fsdecode(b"caf\xe9.npy")
-
-
-ADDRESSES = ("s3://bucket/out.csv", "file:///tmp/out", "https://host/out.parquet")
-NO_NAMES = ("x" * 300, "x" * 300 + "/*", "/" + "y/" * 3000, "*" * 300, "~nobody-here/x")
-NO_PATHS = {
-    "": "an empty input",
-    NOT_UTF_8: "not UTF-8",
-    f"rows.npy --output {NOT_UTF_8}": "caf\ufffd.npy is not UTF-8",
-    **{f"rows.npy --output {address}": f"--output {address}" for address in ADDRESSES},
-    **{name: f"the input {name[:60]}" for name in NO_NAMES},
-    "a\0b": "embedded null",
-}
-
-
-@pytest.mark.parametrize("words", NO_PATHS)
-def test_what_can_be_no_path_is_exit_2_and_makes_no_folder(
-    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    before = set(tmp_path.iterdir())
-    refused = typed("predict", *words.split(" "), "--name", NAME)
-    assert_clear(refused, 2, NO_PATHS[words])
-    assert len(refused.stderr) < 900
-    assert set(tmp_path.iterdir()) == before
 
 
 # Folders and files that jobs write into: nothing of anybody else's is touched, and every job can be repeated
@@ -514,21 +467,19 @@ def test_a_parquet_keeps_types_and_columns_of_several_files(tmp_path: Path) -> N
 def test_a_file_of_json_lines_has_the_columns_that_any_row_has(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text('{"x1": 1, "x2": 2}\n{"x1": 3, "x2": 4, "who": "me"}\n')
     predict_rows(input=tmp_path / "in.jsonl", output=tmp_path / "out.csv")
-    lines = (tmp_path / "out.csv").read_text().replace('"', "").splitlines()
-    assert [line.split(",")[:3] for line in lines] == [["x1", "x2", "who"], ["1", "2", ""], ["3", "4", "me"]]
+    rows = pd.read_csv(tmp_path / "out.csv")
+    assert [*rows] == ["x1", "x2", "who", "prediction", "rejected"]
+    assert rows["who"].fillna("").tolist() == ["", "me"]
 
 
 def test_of_arrays_the_file_has_row_and_source(tmp_path: Path) -> None:
-    out, source = tmp_path / "out.parquet", with_bad_rows(tmp_path, [0, 1234])
-    rows = np.load(source)
-    rows[7] = 3.4e38  # the prediction is larger than float32 can hold
-    np.save(source, rows)
-    predict_rows(input=source, output=out, max_rejects=3, shard_rows=700)
-    found = pq.read_table(out).to_pylist()
-    assert [*found[0]] == ["row", "source", "prediction", "rejected"]
-    assert [(row["row"], row["source"]) for row in found] == [(number, source) for number in range(2500)]
-    for answer, is_bad in (("rejected", False), ("prediction", True)):
-        assert [at for at, row in enumerate(found) if (row[answer] is None) == is_bad] == [0, 7, 1234]
+    source, rejects = with_bad_rows(tmp_path, [0, 1234]), [0, 1234]
+    predict_rows(input=source, output=tmp_path / "out.parquet", max_rejects=2, shard_rows=700)
+    found = pq.read_table(tmp_path / "out.parquet").to_pandas()
+    assert [*found] == ["row", "source", "prediction", "rejected"]
+    assert (found["row"].tolist(), {*found["source"]}) == ([*range(2500)], {source})
+    assert found.index[found["prediction"].isna()].tolist() == rejects
+    assert found.index[found["rejected"].notna()].tolist() == rejects
 
 
 @pytest.mark.slow

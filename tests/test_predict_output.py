@@ -1,24 +1,18 @@
 """Whose an output folder is: what no job wrote is refused before anything is touched."""
 
-import json
 import os
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from candidate import Contender, job_document
+from candidate import Contender
 from prediction_jobs import expected, predict_rows, table
 from table_files import written
-from tasks.batch import output_dir
 from tasks.batch.output_dir import Output
 from tasks.batch.plan import cut_shards
-from tasks.batch.results import Counts
 from tasks.errors import DataError, UsageError
-from tasks.store import artifact_paths, predictions
-from tasks.store.predictions import Job
 
 
 def test_an_output_folder_is_gone_again_where_no_job_came_of_it_and_the_next_takes_nothing_of_it(
@@ -36,24 +30,6 @@ def test_an_output_folder_is_gone_again_where_no_job_came_of_it_and_the_next_tak
     assert not any((tmp_path / "empty").iterdir())
     found = table(predict_rows(input=tmp_path / "good.csv", output=tmp_path / "empty"))["prediction"]
     np.testing.assert_allclose(found, expected(candidates[0], np.array([[1, 2]], np.float32)), atol=1e-4)
-
-
-def test_nothing_behind_a_link_proves_that_a_folder_is_ours_or_is_touched(tmp_path: Path) -> None:
-    out, theirs = tmp_path / "out", tmp_path / "theirs"
-    predictions.make_scratch(theirs)
-    document = json.dumps(job_document("fashion", status="done"))
-    (theirs / "_job.json").write_text(document)
-    out.mkdir()
-    for link, part in (
-        (artifact_paths.scratch(out), artifact_paths.scratch(theirs)),
-        (out / "_job.json", theirs / "_job.json"),
-    ):
-        (out / "part-00000.parquet").write_bytes(b"PAR1")
-        link.symlink_to(part)
-        with pytest.raises(UsageError, match="holds something else"):
-            output_dir.acquire_output(out, Job.model_validate_json(document), restart=True)
-        link.unlink()
-    assert predictions.has_scratch(theirs)
 
 
 INSIDE, OF_A_MODEL = "inside the artifacts folder", "in the folder of a model"
@@ -100,13 +76,6 @@ def test_where_nothing_can_be_written_there_is_no_output(where: str, tmp_path: P
             Output.locate(str(tmp_path / where))
     finally:
         subprocess.run(["umount", tmp_path], check=True)
-
-
-def test_counts_of_two_parts_add_up_though_only_one_of_them_has_a_note() -> None:
-    nothing: dict[str, Any] = {"profile": {}, "score": None, "first_rejects": ()}
-    good = Counts(rows=2, rejects=0, notes={"a": 1, "b": 2}, **nothing)
-    bad = Counts(rows=0, rejects=3, notes={"b": 4}, **nothing)
-    assert good + bad == bad + good == Counts(rows=2, rejects=3, notes={"a": 1, "b": 6}, **nothing)
 
 
 @pytest.mark.parametrize(

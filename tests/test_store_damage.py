@@ -162,6 +162,8 @@ def test_what_a_newer_version_has_noted_in_pointer_and_history_is_kept() -> None
     written = load(artifact_paths.champion(NAME))
     assert (written["version"], written["frozen"], written["note"]) == (2, True, {"by": "a newer version"})
     assert newer in path.read_text().splitlines()
+    point(without="frozen")
+    assert champion() == (2, 1, [])
 
 
 # gradmill verify
@@ -285,7 +287,7 @@ def stale_configuration() -> None:
 UNFIT: list[tuple[str, Any]] = [
     ("version", 1), ("version", 7), ("version", 0),
     ("model_sha256", "0"), ("model_sha256", "0" * 64), ("manifest_sha256", "0" * 64), ("promoted_at", None),
-    ("previous", 0), ("previous", 2), ("previous", 7), ("held", 3), ("held", [2]), ("held", [0]),
+    ("previous", 0), ("previous", 2), ("previous", 7), ("held", 3), ("held", [2]), ("held", [0]), ("frozen", "no"),
 ]  # fmt: skip
 FIELDS = ["version", "model_sha256", "manifest_sha256", "promoted_at", "previous", "held"]
 BYTES = [b"\xffnot JSON", b"[]", b""]

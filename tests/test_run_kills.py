@@ -62,7 +62,7 @@ AS_NOBODY = f"""
 import os, sys, time
 from unittest import mock
 
-from tasks.store import locks, model_folder, pointer, publication, verification
+from tasks.store import housekeeping, locks, model_folder, pointer, publication, verification
 
 os.setgid({NOBODY})
 os.setuid({NOBODY})
@@ -74,6 +74,9 @@ def fill(folder, *_):
     time.sleep(60)
 
 
+if sys.argv[1] == "remove":
+    housekeeping.remove_name("{NAME}")
+    sys.exit()
 with locks.hold_model("{NAME}"):
     if sys.argv[1] == "publish":
         with mock.patch.object(publication, "write_version_files", fill):
@@ -84,8 +87,10 @@ verification.verify_version("{NAME}", 1)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
-def test_a_kill_in_a_non_root_users_folder_harms_nothing(candidates: list[Contender]) -> None:
-    """Killed for certain while the staging folder is half filled."""
+def test_a_kill_in_a_non_root_users_folder_harms_nothing_and_its_user_can_remove_the_name(
+    candidates: list[Contender],
+) -> None:
+    """Killed for certain while the staging folder is half filled; the folders of versions are read-only."""
     candidates[0].publish()
     root = artifact_paths.root()
     for path in (root, *root.rglob("*")):
@@ -106,3 +111,6 @@ def test_a_kill_in_a_non_root_users_folder_harms_nothing(candidates: list[Conten
         assert sweeper.wait() == 0
     assert leftovers() == []
     assert model_folder.list_versions(NAME) == [1]
+    with as_nobody("remove") as remover:
+        assert remover.wait() == 0
+    assert [path.name for path in artifact_paths.models().iterdir() if NAME in path.name] == []

@@ -58,9 +58,11 @@ def make_read_only(folder: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Delete a folder that may be read-only; a failure is reported and left for the next time."""
+    """Delete a folder that may be or hold read-only ones; a failure is reported and left for the next time."""
     try:
-        set_mode(folder, 0o755)
+        for inner, _, _ in os.walk(folder):
+            if not os.access(inner, os.W_OK):
+                set_mode(Path(inner), 0o755)
         shutil.rmtree(folder)  # it does not follow links either
     except OSError as error:
         print_message(f"left: {folder} cannot be removed: {error}", file=sys.stderr)

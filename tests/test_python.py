@@ -198,7 +198,9 @@ def test_an_unknown_level_is_rejected_or_has_the_average_effect_and_nothing_else
 
 def test_pictures_are_arrays_or_files_read_as_predict_reads_them(artifacts: Path, tmp_path: Path) -> None:
     folder = served_images.write(artifacts / "models")
-    model, sample = gradmill.load("softmax-regression"), np.load(folder / "3" / "sample.npz")
+    model = gradmill.load("softmax-regression")
+    with np.load(folder / "3" / "sample.npz") as archive:
+        sample = dict(archive)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "gradmill.pictures", None)  # as where there is no Pillow
         np.testing.assert_allclose(model.predict_proba(sample["images"][2]), sample["probabilities"][2:3], rtol=1e-5)

@@ -152,7 +152,8 @@ def test_a_table_is_exported_with_its_classes_and_a_telling_sample(class_names: 
     session = open_session(exported.onnx.path.read_bytes(), Device.CPU)
     properties = session.get_modelmeta().custom_metadata_map
     assert json.loads(properties.get("labels", "[]")) == [*class_names]
-    rows = np.load(exported.sample.path)["features"]
+    with np.load(exported.sample.path) as archive:
+        rows = archive["features"]
     assert np.isnan(rows).any(), "a missing value"
     assert rows[-1, 1] == len(CITIES), "an unknown code"
     assert set(exported.profile) == ({"label", "confidence"} if class_names else {"prediction"})

@@ -162,7 +162,8 @@ def test_tritonserver_serves_the_champion_alone_under_the_published_signature(ad
         assert served[key] == metadata[key]
     assert httpx.get(f"{address}/models/{NAME}/versions/1/ready").status_code == httpx.codes.OK
     assert httpx.get(f"{address}/models/{NAME}/versions/2/ready").status_code != httpx.codes.OK
-    sample = np.load(artifact_paths.version(NAME, 1) / "sample.npz", allow_pickle=False)
+    with np.load(artifact_paths.version(NAME, 1) / "sample.npz", allow_pickle=False) as archive:
+        sample = dict(archive)
     rows = sample["features"]
     request = {"inputs": [{"name": "features", "datatype": "FP32", "shape": rows.shape, "data": rows.ravel().tolist()}]}
     (output,) = httpx.post(f"{address}/models/{NAME}/infer", json=request).raise_for_status().json()["outputs"]

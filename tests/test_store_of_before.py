@@ -50,7 +50,8 @@ def test_the_champions_answer_as_they_did_when_they_were_published(
     store: Path, on_server: None, tmp_path: Path
 ) -> None:
     for name, rows, answer_column in ((NAME, "features", "prediction"), (SOFTMAX, "images", "label")):
-        sample = np.load(store / "models" / name / "1" / "sample.npz", allow_pickle=False)
+        with np.load(store / "models" / name / "1" / "sample.npz", allow_pickle=False) as archive:
+            sample = dict(archive)
         np.save(tmp_path / f"{name}.npy", sample[rows])
         job = Path(run("predict", tmp_path / f"{name}.npy", "--name", name)["path"])
         found = pq.read_table(sorted(job.glob("part-*.parquet")))

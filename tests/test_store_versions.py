@@ -81,7 +81,8 @@ def test_a_version_has_exactly_its_files_which_say_what_the_contract_says(
         "name": name, "versions": [str(number)], "platform": "onnx_onnxv1", "inputs": inputs, "outputs": outputs,
     }  # fmt: skip
     assert "labels.txt" not in digests or (folder / "labels.txt").read_text() == LABELS
-    sample = np.load(folder / "sample.npz", allow_pickle=False)
+    with np.load(folder / "sample.npz", allow_pickle=False) as archive:
+        sample = dict(archive)
     found = answers(folder / "model.onnx", sample[inputs[0]["name"]])
     for each in outputs:
         np.testing.assert_allclose(found[each["name"]], sample[each["name"]], atol=2e-5)

@@ -182,13 +182,6 @@ class GateVerdict(PersistedRecord):
             return "refused"
         return "recorded" if self.minimum is None and self.maximum is None else "passed"
 
-    @property
-    def lets_pass(self) -> bool:
-        """Whether the candidate passes, by its value too; a value on a bound passes, since strictness is not stored."""
-        low = -math.inf if self.minimum is None else self.minimum
-        high = math.inf if self.maximum is None else self.maximum
-        return self.passed and math.isfinite(self.value) and low <= self.value <= high
-
 
 class Evaluation(Record):
     """The metrics of a candidate and the verdict of every gate on them."""

@@ -59,9 +59,10 @@ BEFORE = {
     # Another version; refused, if what the search kept is better, and then that is the other version.
     "gradmill rollback softmax-regression": "gradmill retrain softmax-regression --seed 1 || [ $? = 3 ]",
 }
-# So few trials may be no better than what is there; tests/test_tune.py has a search that is.
-MAY_FAIL = {"gradmill retrain softmax-regression --tuned": "no settings were found for softmax-regression yet"}
-SHORTER = {"--trials 32": "--trials 4"}  # which costs an eighth of the time, and is said in the same way
+# A gate's refusal is an answer, too: few trials may have settings with which one kind of clothing is recognised worse.
+MAY_BE_REFUSED = {"gradmill retrain softmax-regression --tuned"}
+# An eighth of the trials, from so low a rate that more epochs are a gain for certain: said in the same way.
+SHORTER = {"--trials 32": "--trials 4 --lr 0.05 --schedule constant --batch-size 256"}
 OF_A_SHELL = re.compile(r"[*?~$|<>;&`]")
 TYPED = re.compile(r"(?m)^(?:gradmill|openssl) .*?(?=\s+#\s|$)")
 
@@ -125,7 +126,7 @@ def test_every_line_does_what_it_says(artifacts: Path, monkeypatch: pytest.Monke
     for line in ["gradmill register", "gradmill retrain", *lines()]:
         done = type_line(line)
         print(f"$ {line}\n{done.stdout}{done.stderr}")
-        if done.returncode and not (line in MAY_FAIL and MAY_FAIL[line] in done.stderr):
+        if done.returncode not in ({0, 3} if line in MAY_BE_REFUSED else {0}):
             failed[line] = f"{done.returncode}: {done.stderr[-600:]}"
     assert not failed
 

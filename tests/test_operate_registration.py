@@ -318,6 +318,7 @@ def take_over(documents: dict[str, Any]) -> None:
 @pytest.mark.slow
 def test_schedules_of_82fab8f3_are_taken_over_and_what_was_set_or_deleted_on_its_server_stays(houses: Server) -> None:
     said("schedule houses flats --cron '2 2 * * *'")
+    houses.set("retrain-flats", parameters={"parameters": {"name": "flats", "training": {"lr": 0.5}}})
     houses.api.patch("/variables/name/gradmill_registered", json={"value": "theirs"}).raise_for_status()
     known = OLD | {"flow": "retrain", "server": "theirs"}
     changed = known | {"name": "flats", "cron": "0 5 * * *", "paused": True, "pending": ["paused", "time"]}
@@ -327,6 +328,7 @@ def test_schedules_of_82fab8f3_are_taken_over_and_what_was_set_or_deleted_on_its
     assert houses.crons("retrain-houses") == {"2 2 * * *": True}
     assert houses.crons("retrain-flats") == {"0 5 * * *": True}, "what its server has not heard of is set there"
     assert houses.deployment("retrain-flats")["paused"]
+    assert asked(houses, "retrain-flats")["training"] == {"lr": 0.5}, "as somebody has set it there"
     assert named(houses) == {*NAMES, "retrain-houses", "retrain-flats"}
 
 

@@ -405,6 +405,15 @@ def test_classes_are_told_by_name_with_their_probabilities_and_measured(store: P
     assert (again.stdout + again.stderr).count(sentence) == 1, "of a job that is done already, too"
 
 
+def test_few_answers_are_printed_with_an_id_column_of_any_name(store: Path, tmp_path: Path) -> None:
+    rows = [{"row": f"lot {at}"} | row for at, row in enumerate(houses(3, seed=8))]
+    (tmp_path / "lots.csv").write_bytes(as_csv(rows))
+    done = typed("predict", tmp_path / "lots.csv", "--name", "houses", "--id-column", "row")
+    assert done.returncode == 0, done.stderr
+    printed = [" ".join(line.split()[:4]) for line in done.stdout.splitlines()[:4]]
+    assert printed == ["file row row answer", *(f"lots.csv {at} lot {at}" for at in range(3))]
+
+
 @pytest.mark.slow
 def test_a_row_whose_probabilities_are_no_numbers_is_a_reject_and_not_right_by_chance(
     store: Path, tmp_path: Path

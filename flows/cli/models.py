@@ -41,7 +41,6 @@ from tasks.store.state import Kind, NameState
 
 CHAMPION = "the newest that passed the gates, until somebody promotes another version or rolls back"
 LISTED = 1000  # runs of a name
-FEW = 5  # files of a version
 SHORT = {"num_epochs": "epochs", "batch_size": "batch"}
 GRAPHICAL = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")  # else webbrowser may start a text browser
 CURVES = ("train_loss", "validation_loss", "test_loss", "train_accuracy", "validation_accuracy", "test_accuracy")

@@ -136,16 +136,14 @@ def _tabulate_answers(result: Prediction) -> PageTable | None:
 
     from tasks.batch.output_dir import ID, REJECTED
 
-    rows = []
+    rows, ids = [], list[str]()
     for row in pq.read_table(result.path).to_pylist():
-        ids = {name.removeprefix(ID): str(value) for name, value in row.items() if name.startswith(ID)}
+        ids = [name for name in row if name.startswith(ID)]
         probabilities = [value for name, value in row.items() if name.startswith("probability_") and value is not None]
         if row[REJECTED]:
             answer = f"rejected: {row[REJECTED]}"
         else:
             answer = format_number(row["prediction"]) if "prediction" in row else row["label_name"]
-        place = {"file": Path(row["source"]).name, "row": str(row["row"])}
-        rows.append(
-            place | ids | {"answer": answer, "probability": f"{max(probabilities):.1%}" if probabilities else ""}
-        )
-    return PageTable([tuple(row.values()) for row in rows], tuple(rows[0]))
+        sure = f"{max(probabilities):.1%}" if probabilities else ""
+        rows.append((Path(row["source"]).name, str(row["row"]), *(str(row[name]) for name in ids), answer, sure))
+    return PageTable(rows, ("file", "row", *(name.removeprefix(ID) for name in ids), "answer", "probability"))

@@ -416,7 +416,7 @@ def _change_time(
 
 
 class _OldSchedule(BaseModel):
-    """A schedule of a name, as it was set, and what of it no server had then (``pending``)."""
+    """A schedule of a name, with its changes that no server had when they were made (``pending``)."""
 
     flow: str = "retrain"
     name: str
@@ -427,6 +427,7 @@ class _OldSchedule(BaseModel):
     keep: int = 30
     paused: bool = False
     parameters: dict[str, Any]
+    given: dict[str, Any] = {}
     server: str = ""
     pending: list[str] = []
 
@@ -474,13 +475,25 @@ def _take_over(client: SyncPrefectClient, server: str | None) -> None:
         if not model_folder.list_versions(schedule.name):
             continue
         spec = spec_for_name(schedule.flow, schedule.name, schedule.parameters, schedule.cron, schedule.timezone)
-        there, was_there = find(client, spec.name, spec.flow), server is not None and schedule.server == server
-        if schedule.pending or not (there or was_there):
+        there, pending = find(client, spec.name, spec.flow), {*schedule.pending}
+        if there is None and ("time" in pending or not server or schedule.server != server):
             timing = [each.model_copy(update={"active": schedule.active}) for each in spec.schedules or ()]
             there = create_deployment(client, spec.model_copy(update={"paused": schedule.paused, "schedules": timing}))
-            if schedule.on_drift:
-                alerts.save(client, alerts.load("retrain_on_drift", NAME=schedule.name, DEPLOYMENT_ID=there.id))
-        if there and schedule.flow == "retrain":
+            pending = {"on_drift"}
+        if there is None:
+            continue
+        if pending - {"on_drift"}:
+            change_deployment(
+                client,
+                there,
+                cron=schedule.cron if "time" in pending else None,
+                timezone=schedule.timezone if "time" in pending and schedule.cron else None,
+                parameters=schedule.given if "parameters" in pending else None,
+                paused=schedule.paused if "paused" in pending else None,
+            )
+        if schedule.on_drift and "on_drift" in pending:
+            alerts.save(client, alerts.load("retrain_on_drift", NAME=schedule.name, DEPLOYMENT_ID=there.id))
+        if schedule.flow == "retrain":
             retention = housekeeping.Retention(keep=max(1, schedule.keep))
             retention.write(artifact_paths.retention(schedule.name))
     for name, flow in old.ended.items():

@@ -254,7 +254,10 @@ def _summarise(folder: Path, *_fingerprint: int) -> tuple[str, RunSummary | None
     elif decided:
         outcome, detail = decided.get("outcome", "unchanged"), decided.get("detail", "")
     best = trained["learning_curve"][trained["kept_epoch"] - 1] if trained else {}  # the epoch whose weights were kept
-    date = datetime.strptime(folder.name.partition("-")[0], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+    try:  # the name of its folder begins with the scheduled start
+        date = datetime.strptime(folder.name.partition("-")[0], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+    except ValueError:  # somebody's folder, such as 20269999T030000-houses-0000abcd
+        date = datetime.fromtimestamp((folder / RUN).stat().st_mtime, UTC)
     started, has_failed = date.isoformat(timespec="seconds"), outcome == "failed"
     return name, RunSummary(
         run=folder.name,

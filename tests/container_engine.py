@@ -71,6 +71,9 @@ class Engine:
             "DOCKER_HOST": f"unix://{self.socket}",
         }
         self._had_nft_table = self._nft("list").returncode == 0
+        if not self._find_monitors():  # the machine or all its processes ended: podman's notes of what runs are wrong
+            for notes in ("libpod", "storage"):
+                shutil.rmtree(run / notes, ignore_errors=True)
         self._remove_containers()  # of a test that was killed
         serve = ["podman", "system", "service", "--time=0", f"unix://{self.socket}"]
         with (run / "service.log").open("wb") as log:
@@ -113,6 +116,15 @@ class Engine:
     def _nft(self, verb: str) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(["nft", verb, "table", *NFT_TABLE], capture_output=True)
 
+    def _find_monitors(self) -> list[psutil.Process]:
+        """Podman's own process beside every container of this engine that runs."""
+        return [
+            process
+            for process in psutil.process_iter(["name", "cmdline"])
+            if process.info["name"] == "conmon"
+            and any(str(self.run_folder) in word for word in process.info["cmdline"] or [])
+        ]
+
     def _remove_containers(self) -> None:
         self.podman("rm", "--all", "--force", "--time", "2", "--volumes")
         for left in self.podman("ps", "--all", "--external", "--quiet").split():  # of a build that failed
@@ -128,11 +140,9 @@ class Engine:
         self._service.terminate()
         self._service.wait(30)
         self.podman("image", "prune", "--force")
-        for process in psutil.process_iter(["name", "cmdline"]):
-            ours = any(str(self.run_folder) in word for word in process.info["cmdline"] or [])
-            if process.info["name"] == "conmon" and ours:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
+        for monitor in self._find_monitors():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                monitor.kill()
         if not self._had_nft_table and self._nft("list").returncode == 0:
             self._nft("delete")
         self._one_at_a_time.release()

@@ -270,10 +270,11 @@ def test_a_run_of_a_command_is_crashed_once_nobody_holds_its_folder_and_not_befo
 def test_of_the_due_runs_of_a_deployment_the_newest_stays_and_the_others_are_named(
     prefect_api: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    timing = [{"schedule": {"cron": "* * * * *", "timezone": "UTC"}, "active": True}]
+    now = datetime.now(UTC)
+    between = (now - timedelta(seconds=30)).isoformat()  # so that no run falls due during the test
+    timing = [{"schedule": {"interval": 60, "anchor_date": between}, "active": True}]
     facts = {"flow_id": post(prefect_api, "flows/", {"name": "superseded"})["id"], "tags": ["gradmill"]}
     deployment = post(prefect_api, "deployments/", facts | {"name": "minutely", "schedules": timing})["id"]
-    now = datetime.now(UTC)
     start, end = ((now + timedelta(minutes=minutes)).isoformat() for minutes in (-3, 2))
     with get_client(sync_client=True) as client:
         post(prefect_api, f"deployments/{deployment}/schedule", {"start_time": start, "end_time": end, "min_runs": 5})
@@ -285,7 +286,7 @@ def test_of_the_due_runs_of_a_deployment_the_newest_stays_and_the_others_are_nam
     *skipped, newest = [
         run["state_name"] == "Skipped"
         for run in found
-        if run["auto_scheduled"] and datetime.fromisoformat(run["expected_start_time"]) <= datetime.now(UTC)
+        if run["auto_scheduled"] and datetime.fromisoformat(run["expected_start_time"]) <= now
     ]
     assert (len(skipped) >= 2, all(skipped), newest) == (True, True, False)
     assert [run["state_name"] for run in found].count("Skipped") == len(skipped), "a run by hand replaces none"

@@ -23,7 +23,7 @@ from store_state import seal_all
 from tasks.data.report import DataReport, Finding
 from tasks.parameters import RetrainParameters
 from tasks.records import GateVerdict, PublishedModel
-from tasks.store import artifact_paths, housekeeping, locks, model_folder, pointer, state
+from tasks.store import artifact_paths, housekeeping, identity, locks, model_folder, pointer, state
 from tasks.store.page_rendering import Page, render_markdown
 from tasks.store.run_folder import RunFolder
 
@@ -317,3 +317,21 @@ def test_beside_a_joined_server_the_reports_follow_the_store(artifacts: Path) ->
     assert not gone.exists()
     up.PeriodicChecks().run_due_checks()
     assert [*report.parent.iterdir()] == [report]
+
+
+@pytest.mark.parametrize("is_joined", [True, False])
+def test_of_the_runs_on_a_joined_server_only_those_of_this_store_are_told(
+    is_joined: bool, prefect_api: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checks, flow_id = up.PeriodicChecks(is_joined), post(prefect_api, "flows/", {"name": "shared"})["id"]
+    for name, tags in {
+        "foreign": ["gradmill", "store:another"],
+        "of nobody": [],
+        "own": [identity.require().tag],
+    }.items():
+        made = post(prefect_api, "flow_runs/", {"flow_id": flow_id, "name": f"{name} {is_joined}", "tags": tags})
+        for kind in ("RUNNING", "COMPLETED"):
+            post(prefect_api, f"flow_runs/{made['id']}/set_state", {"state": {"type": kind}, "force": True})
+    checks.run_due_checks()
+    told = [line.split()[1] for line in capsys.readouterr().err.splitlines() if f" {is_joined}: completed" in line]
+    assert sorted(told) == (["own"] if is_joined else ["foreign", "of", "own"])

@@ -213,6 +213,10 @@ def test_commands_change_a_declared_deployment_for_good(ui: Server, home: Path) 
     assert asked(ui, "softmax-nightly")["training"].items() >= training.items(), "on what is set there"
     said("schedule evaluate --cron '0 9 1 * *'")
     assert ui.crons("evaluate") == {"0 9 1 * *": True}, "a time makes it and switches it on"
+    assert "unscheduled" not in ui.deployment("evaluate")["tags"]
+    said("schedule tune-monthly --timezone Europe/Berlin")
+    assert ui.crons("tune-monthly") == {"0 2 1 * *": False}
+    assert "unscheduled" in ui.deployment("tune-monthly")["tags"], "a zone switches nothing on"
     before = ui.list("deployments")
     registration.register()
     assert ui.list("deployments") == before
@@ -289,6 +293,10 @@ def test_a_schedule_is_a_deployment_that_is_left_as_somebody_sets_it(houses: Ser
     registration.register()
     assert named(ui) == set(NAMES)
     said("schedule evaluate --param name=houses --param data=/data/labelled.csv --cron '0 3 29 2 *'")
+    assert [each["name"] for each in answer("status houses")["deployments"]] == ["evaluate"]
+    said("schedule evaluate --param name=flats")
+    assert [tag for tag in ui.deployment("evaluate")["tags"] if tag.startswith("model:")] == ["model:flats"]
+    said("schedule evaluate --param name=houses")
     refused(2, "remove houses --yes", "gradmill pause evaluate, then remove the name")
     said("pause evaluate")
     said("schedule houses --cron '1 1 * * *'")

@@ -52,6 +52,25 @@ def test_runs_that_nobody_takes_are_stuck_and_no_others(prefect_api: str) -> Non
     assert told == [{"late": "no worker has taken it"}, {"second": "waits for another run of its deployment"}]
 
 
+@pytest.mark.slow
+def test_status_reads_more_than_the_200_rows_that_a_server_answers_at_once(ui: Server, prefect_api: str) -> None:
+    flow, numbers = post(prefect_api, "flows/", {"name": "many"})["id"], range(201)
+    past = {"scheduled_time": (datetime.now(UTC) - timedelta(minutes=2)).isoformat()}
+    due = {"flow_id": flow, "tags": ["gradmill"], "state": {"type": "SCHEDULED", "state_details": past}}
+    trigger_of_it = {"type": "event", "posture": "Reactive", "expect": ["nothing"], "threshold": 1}
+    off = {"enabled": False, "trigger": trigger_of_it, "actions": [{"type": "do-nothing"}]}
+    runs = [post(prefect_api, "flow_runs/", due | {"name": f"many {number}"})["id"] for number in numbers]
+    alerts = [
+        post(prefect_api, "automations/", off | {"name": f"gradmill: notify of {each}"})["id"] for each in numbers
+    ]
+    document = json.loads(typed("status", "--json").stdout)
+    for kind, ids in {"flow_runs": runs, "automations": alerts}.items():
+        for each in ids:
+            ui.api.delete(f"/{kind}/{each}").raise_for_status()
+    assert {each["name"] for each in document["stuck"]} >= {f"many {number}" for number in numbers}
+    assert {*document["alerts_off"]} == {*map(str, numbers)}
+
+
 @pytest.fixture
 def weekly(ui: Server, prefect_api: str) -> tuple[httpx.Client, dict[str, Any]]:
     """A server with our deployments, and one of them; it has no runs."""

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.responses import DeploymentResponse
 
+    from flows.server.registration import DeclaredDeployment
+
 Argument = Annotated[str, typer.Argument(metavar="NAME|DEPLOYMENT", help="A model (its retrains) or a deployment.")]
 Arguments = Annotated[
     list[str], typer.Argument(metavar="NAME|DEPLOYMENT…", help="Models (their retrains) or deployments.")
@@ -29,10 +31,11 @@ OWN = ("retrain-", "search-")  # how deployments of names begin; those that sear
 
 
 class Target(NamedTuple):
-    """The deployment that an argument means, and the model of a name's retrains; None for other deployments."""
+    """The deployment that an argument means: the retrains of a ``model``, or one that ``prefect.yaml`` declares."""
 
     deployment: str
     model: str | None
+    declared: "DeclaredDeployment | None" = None
 
 
 class Server(NamedTuple):
@@ -40,6 +43,7 @@ class Server(NamedTuple):
 
     client: "SyncPrefectClient"
     is_running: bool
+    deployed: "dict[str, DeploymentResponse]"  # our deployments, by name
 
     @property
     def consequence(self) -> str:
@@ -82,20 +86,17 @@ def schedule(
 
         require_time(cron or "0 3 * * *", timezone or "UTC")
     targets = [find_target(name) for name in names]
-    defaults = {target: _check_change(target, change, on_drift, keep) for target in targets}
+    defaults = [_check_change(target, change, on_drift, keep) for target in targets]
     with _reach() as server:
         from flows.server import registration
 
-        known = {target: _find(server, target) for target in targets}
         for target in targets:
-            if known[target] is None:
+            if target.deployment not in server.deployed:
                 _require_new(target, cron, on_drift)
         answers = []
-        for target in targets:
-            if (there := known[target]) is None:
-                spec = registration.spec_for_name(
-                    "retrain", str(target.model), defaults[target], cron, timezone or "UTC"
-                )
+        for target, own in zip(targets, defaults, strict=True):
+            if (there := server.deployed.get(target.deployment)) is None:
+                spec = registration.spec_for_name("retrain", str(target.model), own, cron, timezone or "UTC")
                 there = registration.create_deployment(server.client, spec)
             else:
                 there = registration.change_deployment(server.client, there, **change)
@@ -111,7 +112,7 @@ def _check_change(target: Target, change: dict[str, Any], on_drift: bool | None,
         UsageError: there is no such model, an option is not for this deployment, or its form refuses a parameter.
         DataError: nothing says where the data of the model are.
     """
-    from flows.server import deployments, registration
+    from flows.server import deployments
 
     if target.model:
         own = own_data.repeat_parameters(target.model, {})
@@ -122,11 +123,10 @@ def _check_change(target: Target, change: dict[str, Any], on_drift: bool | None,
         raise UsageError(f"{wrong[0]} of deployment {target.deployment}", "the retrains of a name", "leave it out")
     if not any(change.values()):
         raise UsageError(f"nothing to change of {target.deployment}", "--cron, --timezone or --param", "give one")
-    for spec in registration.read_declared(registration.find_home()):
-        if spec.name == target.deployment:
-            own = spec.parameters.get("parameters", {})
-            return deployments.merge_parameters(spec.name, spec.entrypoint, own, change["parameters"])
-    return {}
+    if (spec := target.declared) is None:
+        return {}
+    own = spec.parameters.get("parameters", {})
+    return deployments.merge_parameters(spec.name, spec.entrypoint, own, change["parameters"])
 
 
 def _require_new(target: Target, cron: str | None, on_drift: bool | None) -> None:
@@ -265,27 +265,22 @@ def find_target(word: str) -> Target:
             f"{word} is not the name of a model", "lower-case letters a to z, digits and hyphens", "see gradmill models"
         )
     declared = registration.read_declared(registration.find_home())
-    retraining = [each.name for each in declared if each.flow == "retrain" and MODEL_TAG + word in each.tags]
-    meant = [each.name for each in declared if each.name == word] or retraining
+    retraining = [each for each in declared if each.flow == "retrain" and MODEL_TAG + word in each.tags]
+    meant = [each for each in declared if each.name == word] or retraining
     if len(meant) > 1:
-        raise UsageError(f"{word} is retrained by more than one deployment", f"one of: {', '.join(meant)}", "name it")
+        names = ", ".join(each.name for each in meant)
+        raise UsageError(f"{word} is retrained by more than one deployment", f"one of: {names}", "name it")
     if meant:
-        return Target(meant[0], None)
+        return Target(meant[0].name, None, meant[0])
     if word.startswith(OWN) and not model_folder.list_versions(word):
         return Target(word, word.removeprefix(OWN[0]) if word.startswith(OWN[0]) else None)
     return Target(OWN[0] + word, word)
 
 
-def _find(server: Server, target: Target) -> "DeploymentResponse | None":
-    from flows.server.deployments import list_deployments
-
-    return next((each for each in list_deployments(server.client) if each.name == target.deployment), None)
-
-
 def _require(server: Server, target: Target) -> "DeploymentResponse":
-    if found := _find(server, target):
-        return found
-    raise _unknown(target)
+    if target.deployment not in server.deployed:
+        raise _unknown(target)
+    return server.deployed[target.deployment]
 
 
 def _unknown(target: Target) -> UsageError:
@@ -316,7 +311,7 @@ def _reach(is_new: bool = True) -> Iterator[Server]:
     Without a database it is started only for what ``is_new``. Alerts are updated afterwards: the allowed time without
     success depends on schedules, and is unlimited during a pause.
     """
-    from flows.server import alerts, api, connection, registration
+    from flows.server import alerts, api, connection, deployments, registration
 
     with on_server("database" if is_new or connection.has_database() else "server") as is_running:
         with api.client() as client:
@@ -324,5 +319,6 @@ def _reach(is_new: bool = True) -> Iterator[Server]:
         if record is None or artifact_paths.schedules_of_before().is_dir():
             registration.register()
         with api.client() as client:
-            yield Server(client, is_running)
+            deployed = {each.name: each for each in deployments.list_deployments(client)}
+            yield Server(client, is_running, deployed)
             alerts.update_alerts(client)

@@ -23,7 +23,7 @@ from prefect.events.actions import SendNotification
 from prefect.events.schemas.automations import Automation, AutomationCore
 from prefect.exceptions import ObjectNotFound
 
-from flows.server import deployments
+from flows.server import api, deployments
 from flows.tags import LOST_SLOT
 from tasks.errors import UsageError
 from tasks.machine.settings import Settings
@@ -119,7 +119,7 @@ def update_alerts(client: SyncPrefectClient, strictly: bool = False) -> None:
     Raises:
         UsageError: the named block is of another kind or, if ``strictly``, missing while others exist.
     """
-    slug, there, wanted = Settings().notify, list_alerts(client), list[AutomationCore]()
+    slug, there, wanted = Settings().notify, list_alerts(list_automations(client)), list[AutomationCore]()
     if slug != NONE:
         block = _find_block(client, slug, strictly) if slug else None
         if (block := block or _goal(there)) is None:
@@ -146,20 +146,23 @@ def alert_of_no_success(block: UUID, name: str, deployment: UUID, hours: float, 
     return load("notify_of_no_success", SECONDS=seconds, WITHIN=f"{seconds / 3600:g}", **words)
 
 
-def list_alerts(client: SyncPrefectClient) -> list[Automation]:
-    """The alerts on the server, including those that are off, with that of failed runs first."""
-    ours = (each for each in client.read_automations() if each.name.startswith(NOTIFY))
-    return sorted(ours, key=lambda each: (each.name != RUNS, each.name))
+def list_automations(client: SyncPrefectClient) -> list[Automation]:
+    """Our automations on the server, including those that are off."""
+    return [each for each in api.read_pages(client.read_automations) if each.name.startswith(PREFIX)]
 
 
-def find_receiver(client: SyncPrefectClient) -> str | None:
-    """Type and name of the block that alerts go to; None if no alert is on, or the block was removed."""
-    return _slug(block) if (block := _read_goal(client)) else None
+def list_alerts(automations: list[Automation]) -> list[Automation]:
+    """Those that are alerts, with that of failed runs first."""
+    alerts = (each for each in automations if each.name.startswith(NOTIFY))
+    return sorted(alerts, key=lambda each: (each.name != RUNS, each.name))
 
 
-def list_off(client: SyncPrefectClient) -> list[str]:
-    """What the alerts that somebody has switched off are sent for."""
-    return [each.name.removeprefix(NOTIFY) for each in list_alerts(client) if not each.enabled]
+def find_receiver(client: SyncPrefectClient, alerts: list[Automation]) -> str | None:
+    """Type and name of the block that these alerts go to; None if there is no alert, or the block was removed."""
+    block = _goal(alerts)
+    with suppress(ObjectNotFound):
+        return _slug(client.read_block_document(block, include_secrets=False)) if block else None
+    return None
 
 
 def _find_block(client: SyncPrefectClient, slug: str, strictly: bool) -> UUID | None:
@@ -185,14 +188,6 @@ def _goal(alerts: list[Automation]) -> UUID | None:
     """The block that the first of the alerts is sent to."""
     actions = (action for each in alerts for action in each.actions if isinstance(action, SendNotification))
     return next((action.block_document_id for action in actions), None)
-
-
-def _read_goal(client: SyncPrefectClient) -> BlockDocument | None:
-    """The block that the active alerts are sent to."""
-    block = _goal([each for each in list_alerts(client) if each.enabled])
-    with suppress(ObjectNotFound):
-        return client.read_block_document(block, include_secrets=False) if block else None
-    return None
 
 
 def _slug(block: BlockDocument) -> str:

@@ -2,8 +2,9 @@
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 from uuid import UUID
 
 import httpx
@@ -16,9 +17,12 @@ from pydantic import ValidationError
 
 from tasks.errors import EnvironmentProblem, without_credentials
 
+PAGE = 200  # the most rows that a server returns at a time
 MEANT = "the address of a Prefect server, ending in /api, in PREFECT_API_URL"
 CORRECT = "correct PREFECT_API_URL, or unset it"
 SEE_ITS_LOG = "see that server's log, or set PREFECT_API_URL to another server"
+
+Row = TypeVar("Row")
 
 
 @contextmanager
@@ -120,6 +124,16 @@ def _require_our_version(talking: SyncPrefectClient) -> None:
             f"the same major version as this installation's {__version__}",
             "bring both to the same version, or set PREFECT_API_URL to another server",
         )
+
+
+def read_pages(read: Callable[..., list[Row]], **conditions: Any) -> list[Row]:
+    """Every row that a request for a list finds under these conditions, page by page."""
+    rows: list[Row] = []
+    while True:
+        page = read(**conditions, limit=PAGE, offset=len(rows))
+        rows += page
+        if len(page) < PAGE:
+            return rows
 
 
 # The pages of the server

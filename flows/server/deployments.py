@@ -43,7 +43,6 @@ from tasks.parameters.addresses import SQLITE
 from tasks.parameters.form import ParameterModel, as_usage_error
 
 OURS = {"all_": [TAG]}
-PAGE = 200  # the maximum number of deployments or runs that a server returns at a time
 LATE = timedelta(minutes=1)  # a worker looks for runs every few seconds
 ASK_SECONDS = 2.0
 SEE_THE_FORM = "see gradmill trigger {} --list-params"
@@ -181,14 +180,7 @@ def next_runs() -> list[tuple[datetime, str]]:
 def list_deployments(client: SyncPrefectClient) -> list[DeploymentResponse]:
     """The deployments of ``prefect.yaml``, by name; a server may also have others."""
     only = DeploymentFilter.model_validate({"tags": OURS})
-    found: list[DeploymentResponse] = []
-    while True:
-        page = client.read_deployments(
-            deployment_filter=only, sort=DeploymentSort.NAME_ASC, limit=PAGE, offset=len(found)
-        )
-        found += page
-        if len(page) < PAGE:
-            return found
+    return api.read_pages(client.read_deployments, deployment_filter=only, sort=DeploymentSort.NAME_ASC)
 
 
 def find_deployment(client: SyncPrefectClient, deployment: str) -> DeploymentResponse:
@@ -218,12 +210,14 @@ def list_runs(
         client: a client of the server.
         states: types of states.
         sort: the order.
-        limit: the maximum number.
+        limit: the maximum number, at most ``api.PAGE``; without it all are listed.
         wanted: further conditions, as in Prefect's filter.
     """
     state = {"type": {"any_": states}, "name": {"not_any_": [SKIPPED]}}
     only = FlowRunFilter.model_validate({"state": state, "tags": OURS} | wanted)
-    return client.read_flow_runs(flow_run_filter=only, sort=sort, limit=limit)
+    if limit:
+        return client.read_flow_runs(flow_run_filter=only, sort=sort, limit=limit)
+    return api.read_pages(client.read_flow_runs, flow_run_filter=only, sort=sort)
 
 
 def find_first_runs(
@@ -233,7 +227,7 @@ def find_first_runs(
 
     Most are among the first of all runs, which take one request; only the others are requested one by one.
     """
-    among, few = {"any_": [each.id for each in known]}, min(2 * len(known), PAGE)
+    among, few = {"any_": [each.id for each in known]}, min(2 * len(known), api.PAGE)
     first = list_runs(client, *states, deployment_id=among, limit=few, **wanted) if known else []
     found: dict[UUID, FlowRun] = {}
     for run in first:

@@ -367,7 +367,8 @@ def change_deployment(
 ) -> DeploymentResponse:
     """Change the given settings of a deployment for good, and return it afterwards; all others are kept.
 
-    A time applies to the schedule with a slug, which is ours, or to a new one; a cron also activates it.
+    A time applies to the schedule with a slug, which is ours, or to a new one; a cron also activates it. Tags follow:
+    the model that ``parameters`` name, and whether a schedule starts runs.
 
     Args:
         client: a client of the server.
@@ -381,23 +382,28 @@ def change_deployment(
         UsageError: there is no cron for a time zone, or the form does not accept these parameters.
         EnvironmentProblem: the server does not accept them.
     """
-    fields: dict[str, Any] = {} if paused is None else {"paused": paused}
+    fields: dict[str, Any] = {"tags": deployment.tags}
+    if paused is not None:
+        fields["paused"] = paused
     if parameters:
         own = own_parameters(deployment)
         merged = merge_parameters(deployment.name, deployment.entrypoint, own, parameters)
         fields["parameters"] = {"parameters": merged}
+        if name := parameters.get("name"):
+            others = [tag for tag in deployment.tags if not tag.startswith(MODEL_TAG)]
+            fields["tags"] = [*others, MODEL_TAG + name]
     with _refusals_explained(deployment.name):
-        if cron or timezone:
-            _change_time(client, deployment, cron, timezone)
-            fields["tags"] = [tag for tag in deployment.tags if tag != UNSCHEDULED]
-        if fields:  # after the time: the server may have planned with the old one, and an update plans again
-            client.update_deployment(deployment.id, DeploymentUpdate(**fields))
+        if (cron or timezone) and _change_time(client, deployment, cron, timezone):
+            fields["tags"] = [tag for tag in fields["tags"] if tag != UNSCHEDULED]
+        # After the time: the server may have planned with the old one, and an update plans again.
+        client.update_deployment(deployment.id, DeploymentUpdate(**fields))
     return client.read_deployment(deployment.id)
 
 
 def _change_time(
     client: SyncPrefectClient, deployment: DeploymentResponse, cron: str | None, timezone: str | None
-) -> None:
+) -> bool:
+    """Change the cron, its time zone or both, and return whether that schedule starts runs."""
     known = next((each for each in deployment.schedules if each.slug), None)
     before = known.schedule if known and isinstance(known.schedule, CronSchedule) else None
     if cron is None and before is None:
@@ -405,11 +411,13 @@ def _change_time(
         raise UsageError(found, "--cron", "give both")
     zone = timezone or (before and before.timezone) or "UTC"
     when = CronSchedule(cron=cron or (before and before.cron), timezone=zone)
-    if known:
-        client.update_deployment_schedule(deployment.id, known.id, known.active or cron is not None, when)
-    else:
+    if known is None:
         new = DeploymentScheduleCreate(slug=SLUG, schedule=when, active=True)
         client.create_deployment_schedules(deployment.id, [new])
+        return True
+    is_active = known.active or cron is not None
+    client.update_deployment_schedule(deployment.id, known.id, is_active, when)
+    return is_active
 
 
 # Schedules as 82fab8f3 and c692a25 kept them in artifacts/schedules/

@@ -12,6 +12,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events.actions import RunDeployment
+from prefect.events.schemas.automations import Automation
 from prefect.exceptions import ObjectNotFound
 from pydantic import BaseModel
 
@@ -196,9 +197,12 @@ def describe(state: StoreState, name: str | None = None) -> Status:
             which = StuckRun(name=run.name, id=str(run.id), state=run.state_name or "unknown", reason=reason or UNTAKEN)
             (status.queued if reason else status.stuck).append(which)
         status.api_url = without_credentials(str(client.api_url))
-        status.alerts, status.alerts_off = alerts.find_receiver(client), alerts.list_off(client)
+        automations = alerts.list_automations(client)
+        on, off = ([each for each in automations if each.enabled is is_on] for is_on in (True, False))
+        status.alerts = alerts.find_receiver(client, alerts.list_alerts(on))
+        status.alerts_off = [each.name.removeprefix(alerts.NOTIFY) for each in alerts.list_alerts(off)]
         known = [each for each in deployments.list_deployments(client) if is_asked(each)]
-        status.deployments = list(_describe_deployments(client, state, known))
+        status.deployments = list(_describe_deployments(client, state, known, _list_started(on)))
     status.attention.extend(_list_needs(status))
     return status
 
@@ -250,16 +254,16 @@ def _list_needs(status: Status) -> Iterator[str]:
             yield f"{each.name}: {each.state}{when}: {reason}{more}"
 
 
-def _started_by_automations(client: SyncPrefectClient) -> set[UUID | None]:
-    """The deployments that our active automations start."""
-    ours = (each for each in client.read_automations() if each.enabled and each.name.startswith(alerts.PREFIX))
-    return {action.deployment_id for each in ours for action in each.actions if isinstance(action, RunDeployment)}
+def _list_started(automations: list[Automation]) -> set[UUID | None]:
+    """The deployments that these automations start."""
+    actions = (action for each in automations for action in each.actions)
+    return {action.deployment_id for action in actions if isinstance(action, RunDeployment)}
 
 
 def _describe_deployments(
-    client: SyncPrefectClient, state: StoreState, known: list[DeploymentResponse]
+    client: SyncPrefectClient, state: StoreState, known: list[DeploymentResponse], drifting: set[UUID | None]
 ) -> Iterator[Deployment]:
-    newest, drifting = FlowRunSort.START_TIME_DESC, _started_by_automations(client)
+    newest = FlowRunSort.START_TIME_DESC
     begun = deployments.find_first_runs(client, known, *BEGUN, sort=newest)
     judged = deployments.find_first_runs(client, known, *BEGUN, tags=JUDGED, sort=newest)
     due = deployments.find_first_runs(client, known, "SCHEDULED")

@@ -33,6 +33,7 @@ from tasks.errors import DataError, EnvironmentProblem, UsageError
 from tasks.machine import resources
 from tasks.machine.words import escape_control_characters
 from tasks.store import artifact_paths, identity, locks, state
+from tasks.store.identity import STORE_TAG
 from tasks.store.state import NameState
 
 LASTING_SECONDS = 20.0  # a child that ends sooner is not restarted
@@ -244,7 +245,8 @@ def crash_runs_on_end() -> Iterator[None]:
 class PeriodicChecks:
     """Periodic checks: runs that have ended or died, and due runs.
 
-    A server that was joined has no pages of ours: ``is_joined`` writes the report of each name beside the models.
+    A server that was joined has no pages of ours, and others' runs: ``is_joined`` writes the report of each name beside
+    the models, and prints only the ends of this store's runs.
     """
 
     def __init__(self, is_joined: bool = False) -> None:
@@ -273,7 +275,8 @@ class PeriodicChecks:
         new = {run.state_id: run for run in ended if run.state_id and run.state_id not in self._known}
         self._known |= new.keys()
         for run in new.values():
-            if run.end_time and run.end_time > self._begun and not run.parent_task_run_id:
+            is_foreign = self._is_joined and not _is_of_this_store(run)
+            if run.end_time and run.end_time > self._begun and not (run.parent_task_run_id or is_foreign):
                 message = status.explain_failure(run)
                 reason = f": {message.splitlines()[0]}" if message else ""
                 told = f"ended       {run.name}: {(run.state_name or 'unknown').lower()}{reason}"
@@ -307,6 +310,11 @@ def leave_out_superseded(client: SyncPrefectClient) -> None:
 def _find_folders(run: UUID) -> list[Path]:
     """The folder of a run, if it is in these artifacts."""
     return [notes.parent for notes in artifact_paths.runs().glob(f"*-{str(run)[:8]}/{artifact_paths.RUN}")]
+
+
+def _is_of_this_store(run: FlowRun) -> bool:
+    """Whether a deployment of this store started a run, or a command whose run has its folder here."""
+    return f"{STORE_TAG}{identity.find_id()}" in run.tags or bool(_find_folders(run.id))
 
 
 def _is_left(run: FlowRun) -> bool:

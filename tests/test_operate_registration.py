@@ -167,7 +167,7 @@ def test_what_register_does_not_take_is_named(words: str, home: Path) -> None:
     else:
         edit(home, "softmax-nightly", **fault)
     with pytest.raises(UsageError, match=words):
-        registration.read_declared(home)
+        registration.read_declared()
 
 
 def test_what_the_server_does_not_take_is_named(ui: Server, home: Path) -> None:

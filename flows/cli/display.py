@@ -24,7 +24,7 @@ LABEL = 12  # columns for the label of a fact
 STAGE = 10  # for the name of a stage
 SECONDS = 6  # for the seconds of a stage, fixed so that lines break alike on faster machines
 WIDEST = 100  # columns: seconds are right-aligned, and must not be too far away
-MARKS = {True: ("✓", "green"), False: ("✗", "red")}
+MARKS = {True: ("✓", "green"), False: ("✗", "red")}  # of success and failure
 ASCII_MARKS = {True: ("+", "green"), False: ("x", "red")}
 NUMBER = re.compile(r"[-+]?[\d,]+(\.\d+)?(e[-+]\d+)?%?")
 
@@ -143,11 +143,6 @@ def print_line(text: str) -> None:
     console.print(fit(text, console), soft_wrap=True)
 
 
-def choose_marks(console: Console) -> dict[bool, tuple[str, str]]:
-    """The marks and their colours for success and failure."""
-    return MARKS if console.encoding.startswith("utf") else ASCII_MARKS
-
-
 # Progress
 
 
@@ -170,7 +165,7 @@ class StageList(run_messages.Watcher):
     def __init__(self, console: Console, doing: str) -> None:
         self._console = console
         self._stage, self._said, self._notes, self._began = "", "", list[str](), time.monotonic()
-        self._marks = choose_marks(console)
+        self._marks = MARKS if console.encoding.startswith("utf") else ASCII_MARKS
         self._progress = Progress(
             SpinnerColumn("dots" if self._marks is MARKS else "line", style="bold"),
             TextColumn(f"{{task.fields[stage]:<{STAGE}}}", style="bold", markup=False),

@@ -243,9 +243,8 @@ def status(
     """
     from flows.server import status as server_status
 
-    is_sound = name is None or is_name(name)
-    stored = state.read(name if is_sound else None)
-    if name and not (is_sound and (stored.names[name].is_known or stored.faults)):
+    stored = state.read(name) if name is None or is_name(name) else state.StoreState()
+    if name and not (stored.faults or (name in stored.names and stored.names[name].is_known)):
         raise UsageError(f"no model {name}", f"one of {', '.join(model_folder.list_names()) or 'none'}", "name another")
     failure: Exception | None = None
     try:

@@ -92,7 +92,11 @@ def schedule(
 
         for target in targets:
             if target.deployment not in server.deployed:
-                _require_new(target, cron, on_drift)
+                if target.model is None:
+                    raise _unknown(target)
+                if not (cron or on_drift):
+                    found = f"nothing that would start a retrain of {target.model}"
+                    raise UsageError(found, "--cron, --on-drift or both", "give one")
         answers = []
         for target, own in zip(targets, defaults, strict=True):
             if (there := server.deployed.get(target.deployment)) is None:
@@ -127,15 +131,6 @@ def _check_change(target: Target, change: dict[str, Any], on_drift: bool | None,
         return {}
     own = spec.parameters.get("parameters", {})
     return deployments.merge_parameters(spec.name, spec.entrypoint, own, change["parameters"])
-
-
-def _require_new(target: Target, cron: str | None, on_drift: bool | None) -> None:
-    """Check that a deployment that is not on the server can be created: that of a name, with something to start it."""
-    if target.model is None:
-        raise _unknown(target)
-    if not (cron or on_drift):
-        found = f"nothing that would start a retrain of {target.model}"
-        raise UsageError(found, "--cron, --on-drift or both", "give one")
 
 
 def _set_own(
@@ -264,7 +259,7 @@ def find_target(word: str) -> Target:
         raise UsageError(
             f"{word} is not the name of a model", "lower-case letters a to z, digits and hyphens", "see gradmill models"
         )
-    declared = registration.read_declared(registration.find_home())
+    declared = registration.read_declared()
     retraining = [each for each in declared if each.flow == "retrain" and MODEL_TAG + word in each.tags]
     meant = [each for each in declared if each.name == word] or retraining
     if len(meant) > 1:

@@ -201,8 +201,8 @@ def run_flow(
     """
     progress.is_watched &= not (quiet or verbose)
     server = connection.prefect_api(f"flows.{name}", *TO_RUN, *modules)
-    with display.compact(verbose, stages=not quiet), server:
-        if connection.is_temporary() and not (quiet or display.is_shown()):
+    with display.compact(verbose, stages=not quiet), server as is_lasting:
+        if not (is_lasting or quiet or display.is_shown()):
             print(f"server     a temporary one; for one that stays, {connection.TO_HAVE_ONE}", file=sys.stderr)
         display.wait("waiting for the run to begin")
         flow = getattr(importlib.import_module(f"flows.{name}"), name)

@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -50,7 +49,6 @@ SERVER_ENVIRONMENT = prefect_server.ENVIRONMENT | {
 }
 
 Need = Literal["nothing", "server", "database"]
-_is_temporary = ContextVar("_is_temporary", default=False)
 
 
 # The service of an artifacts folder: the address of its ``gradmill up``, and the required credential
@@ -135,20 +133,23 @@ def _is_of_the_dead() -> bool:
     return True
 
 
-def is_configured() -> bool:
-    """Whether Prefect's settings point to the running service of these artifacts."""
+def find_configured_service() -> Service | None:
+    """The running service of these artifacts, if Prefect's settings point to it."""
     from prefect.settings import PREFECT_API_URL
 
     with suppress(DataError):
-        found = find_service(quietly=True)
-        return found is not None and found.api_url == (PREFECT_API_URL.value() or "").rstrip("/")
-    return False
+        service = find_service(quietly=True)
+        if service and service.api_url == (PREFECT_API_URL.value() or "").rstrip("/"):
+            return service
+    return None
 
 
 def is_starting() -> bool:
     """Whether the service started so recently that its worker may not have registered yet."""
+    if find_configured_service() is None:
+        return False
     with suppress(OSError):
-        return is_configured() and time.time() - artifact_paths.service().stat().st_mtime < STARTING_SECONDS
+        return time.time() - artifact_paths.service().stat().st_mtime < STARTING_SECONDS
     return False
 
 
@@ -335,8 +336,8 @@ def temporary_server(credential: str | None = None) -> Iterator[tuple[str, Calla
 
 
 @contextmanager
-def prefect_api(*modules: str) -> Iterator[None]:
-    """Provide an API; import ``modules`` while a temporary server starts.
+def prefect_api(*modules: str) -> Iterator[bool]:
+    """Provide an API, and yield whether its server stays; import ``modules`` while a temporary one starts.
 
     It is the user's if one is configured, else that of ``gradmill up`` on these artifacts, else a temporary one.
 
@@ -353,14 +354,14 @@ def prefect_api(*modules: str) -> Iterator[None]:
         environment.require_prefect()
         from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY
 
-        if entered.enter_context(connect()):
+        if is_lasting := entered.enter_context(connect()):
             from flows.server.api import explain_faults
 
             ahead.close()  # not needed if a profile names another
             try:
                 _require_answer()
             except EnvironmentProblem as error:
-                if not is_configured():
+                if find_configured_service() is None:
                     raise
                 problem = (error.found, "an answer of gradmill up's server", WHAT_TO_DO)
                 raise EnvironmentProblem(*problem) from error
@@ -372,15 +373,9 @@ def prefect_api(*modules: str) -> Iterator[None]:
             for module in modules:
                 importlib.import_module(module)
             wait()
-            entered.callback(_is_temporary.reset, _is_temporary.set(True))
         entered.callback(send_what_is_queued)
         gc.enable()
-        yield
-
-
-def is_temporary() -> bool:
-    """Whether the API is that of a temporary server, whose pages nobody sees."""
-    return _is_temporary.get()
+        yield is_lasting
 
 
 def send_model_event(event: str, name: str, payload: dict[str, Any]) -> None:

@@ -222,17 +222,14 @@ def list_runs(
 
 def find_first_runs(
     client: SyncPrefectClient, known: Sequence[DeploymentResponse], *states: str, **wanted: Any
-) -> dict[UUID, FlowRun]:
+) -> dict[UUID | None, FlowRun]:
     """The first run of each of these deployments, by its id, under the conditions of ``list_runs``.
 
     Most are among the first of all runs, which take one request; only the others are requested one by one.
     """
     among, few = {"any_": [each.id for each in known]}, min(2 * len(known), api.PAGE)
     first = list_runs(client, *states, deployment_id=among, limit=few, **wanted) if known else []
-    found: dict[UUID, FlowRun] = {}
-    for run in first:
-        if run.deployment_id:
-            found.setdefault(run.deployment_id, run)
+    found = {run.deployment_id: run for run in reversed(first)}
     for each in known if len(first) == few else ():  # otherwise these were all
         if each.id not in found:
             for run in list_runs(client, *states, deployment_id={"any_": [each.id]}, limit=1, **wanted):

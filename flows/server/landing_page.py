@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import suppress
 
-from prefect.client.orchestration import SyncPrefectClient
 from prefect.settings import PREFECT_API_URL
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -93,23 +92,18 @@ def show_name(request: Request) -> HTMLResponse:
     if not is_name(name) or not ((facts := state.read_name(name)).is_known or name in model_folder.list_names()):
         raise HTTPException(404)
     versions = ((f"version {number}", f"{PLACE}/{name}/{number}") for number in facts.numbers[: -LISTED - 1 : -1])
-    return respond(draw_overview(facts)._replace(links=(HOME, *versions, *_find_links(name))))
+    links = _list_links(name) if PREFECT_API_URL.value() else ()
+    return respond(draw_overview(facts)._replace(links=(HOME, *versions, *links)))
 
 
-def _find_links(name: str) -> tuple[tuple[str, str], ...]:
-    if PREFECT_API_URL.value():
-        with suppress(EnvironmentProblem), api.client() as client:
-            return tuple(_list_links(client, name))
-    return ()
-
-
-def _list_links(client: SyncPrefectClient, name: str) -> Iterator[tuple[str, str]]:
-    """Links to the newest of a name's pages and to its deployments in Prefect's UI."""
-    for key, artifact in api.newest_artifacts(client, [f"{name}-{kind}" for kind in LINKED]).items():
-        yield key.removeprefix(f"{name}-"), f"/artifacts/artifact/{artifact}"
-    for each in deployments.list_deployments(client):
-        if MODEL_TAG + name in each.tags:
-            yield f"deployment {each.name}", f"/deployments/deployment/{each.id}"
+def _list_links(name: str) -> Iterator[tuple[str, str]]:
+    """Links to the newest of a name's pages and to its deployments in Prefect's UI; none if no server answers."""
+    with suppress(EnvironmentProblem), api.client() as client:
+        for key, artifact in api.newest_artifacts(client, [f"{name}-{kind}" for kind in LINKED]).items():
+            yield key.removeprefix(f"{name}-"), f"/artifacts/artifact/{artifact}"
+        for each in deployments.list_deployments(client):
+            if MODEL_TAG + name in each.tags:
+                yield f"deployment {each.name}", f"/deployments/deployment/{each.id}"
 
 
 def show_version(request: Request) -> HTMLResponse:

@@ -154,12 +154,13 @@ class _File(BaseModel, extra="forbid"):
     deployments: list[DeclaredDeployment]
 
 
-def read_declared(home: Path) -> list[DeclaredDeployment]:
-    """The deployments of the ``prefect.yaml`` in ``home``; its pull step names that folder, or GRADMILL_HOME.
+def read_declared() -> list[DeclaredDeployment]:
+    """The deployments of ``prefect.yaml``; its pull step names the folder of that file, or GRADMILL_HOME.
 
     Raises:
-        UsageError: the file is not as we or Prefect expect it.
+        UsageError: there is no such file, or it is not as we or Prefect expect it.
     """
+    home = find_home()
     path = home / "prefect.yaml"
     environment = {"GRADMILL_HOME": str(home)} | os.environ
     try:
@@ -196,10 +197,9 @@ def spec_for_name(
     Raises:
         UsageError: ``prefect.yaml`` is missing or invalid, or declares none.
     """
-    home = find_home()
-    declared = next((each for each in read_declared(home) if each.flow == flow), None)
+    declared = next((each for each in read_declared() if each.flow == flow), None)
     if declared is None:
-        found = f"{home / 'prefect.yaml'} declares no deployment of the flow {flow}"
+        found = f"{find_home() / 'prefect.yaml'} declares no deployment of the flow {flow}"
         raise UsageError(found, f"one, since the schedule of {name} needs it", "declare it again")
     timing = []
     if cron:
@@ -265,7 +265,7 @@ def register(strictly: bool = False, reset: Collection[str] = (), adopt: bool = 
             folder belongs to another store.
         EnvironmentProblem: no server answers, or it does not accept a deployment.
     """
-    declared = {each.name: each for each in read_declared(find_home())}
+    declared = {each.name: each for each in read_declared()}
     for name in reset:
         if name not in declared:
             to_do = suggest_spelling(name, declared, "name one of these; gradmill schedule sets those of your names")

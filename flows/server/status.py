@@ -135,10 +135,7 @@ def describe_store(state: StoreState) -> Status:
     models = [
         Champion(
             name=each.name,
-            version=pointer.version,
-            frozen=pointer.frozen,
-            held=list(pointer.held),
-            promoted_at=pointer.promoted_at,
+            **pointer.model_dump(include={"version", "frozen", "held", "promoted_at"}),
             test_accuracy=each.live and each.live.metrics.test_accuracy,
             test_loss=each.live and each.live.metrics.test_loss,
             drift=_describe_drift(each),
@@ -184,7 +181,7 @@ def describe(state: StoreState, name: str | None = None) -> Status:
             status.pool_paused = client.read_work_pool(POOL).is_paused
             workers = client.read_workers_for_work_pool(POOL)
         status.workers = _list_workers(workers)
-        service = connection.find_service(quietly=True) if connection.is_configured() else None
+        service = connection.find_configured_service()
         for model in status.models if service and not service.joined else ():
             model.overview = f"{api.ui()}{session.PLACE}/{model.name}"
         until = {"before_": datetime.now(UTC) - LATE}

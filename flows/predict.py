@@ -3,12 +3,11 @@
 from prefect import flow
 
 from flows.pages import run_artifacts, run_names
-from tasks.machine import devices, resources
+from tasks.machine import devices
 from tasks.parameters import PredictParameters
 from tasks.predict import predict as predict_stage
 from tasks.records import Prediction
 from tasks.serving import runtime
-from tasks.store.run_folder import RunFolder
 
 
 @flow(flow_run_name=run_names.name_runs(PredictParameters), log_prints=True, timeout_seconds=run_names.time_limit())
@@ -17,9 +16,10 @@ def predict(parameters: PredictParameters = PredictParameters()) -> Prediction: 
     run_names.require_own_store()
     devices.require(parameters.device)
     runtime.tell_device(parameters.device)
-    resources.keep_imports()
-    run = RunFolder.open(run_names.name_run_folder(f"predict-{parameters.name}"), parameters.model_dump(mode="json"))
-    with run.in_use(), run_artifacts.failed_prediction_shown(parameters):
+    with (
+        run_names.open_run(f"predict-{parameters.name}", parameters) as run,
+        run_artifacts.failed_prediction_shown(parameters),
+    ):
         done = predict_stage(run, parameters)
     run_artifacts.show_prediction(done)
     return done

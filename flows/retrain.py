@@ -8,7 +8,7 @@ from tasks.download import download
 from tasks.errors import DataError
 from tasks.evaluate import evaluate
 from tasks.export import export
-from tasks.machine import devices, resources
+from tasks.machine import devices
 from tasks.mirror import mirror
 from tasks.parameters import PredictParameters, RetrainParameters
 from tasks.predict import predict
@@ -18,7 +18,6 @@ from tasks.serving import runtime
 from tasks.serving.task import find_task
 from tasks.store import mirror_sync, own_data, tuning_result
 from tasks.store.own_data import NOT_KEPT
-from tasks.store.run_folder import RunFolder
 from tasks.train import train
 from tasks.validate import validate
 
@@ -36,12 +35,11 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
     devices.require(parameters.training.device)
     runtime.tell_device(parameters.training.device)
     destination = mirror_sync.find_destination()
-    resources.keep_imports()
     asked, parameters = parameters, run_names.with_seed(parameters)
-    run = RunFolder.open(
-        run_names.name_run_folder(parameters.name), parameters.model_dump(mode="json", exclude=NOT_KEPT)
-    )
-    with run.in_use(), run_artifacts.retrain_shown(run, parameters):
+    with (
+        run_names.open_run(parameters.name, parameters, NOT_KEPT) as run,
+        run_artifacts.retrain_shown(run, parameters),
+    ):
         raw = download(run, parameters.dataset, parameters.data)
         unchanged = own_data.find_by_files(run, asked, raw)
         if unchanged is None:

@@ -7,14 +7,13 @@ from flows.pages.report import TuneReport
 from flows.retrain import retrain
 from tasks.download import download
 from tasks.fitting.search_space import describe_settings
-from tasks.machine import devices, resources
+from tasks.machine import devices
 from tasks.machine.run_messages import print_message
 from tasks.parameters import RetrainParameters, TuneParameters
 from tasks.preprocess import preprocess
 from tasks.serving.task import find_task
 from tasks.store import artifact_paths, own_data
 from tasks.store.own_data import NOT_KEPT
-from tasks.store.run_folder import RunFolder
 from tasks.store.tuning_result import TunedSettings
 from tasks.tune import tune as tune_stage
 from tasks.validate import validate
@@ -30,11 +29,8 @@ def tune(parameters: TuneParameters = TuneParameters()) -> TuneReport:  # noqa: 
     run_names.require_own_store()
     own_data.require_same_kind(parameters)
     devices.require(parameters.training.device)
-    resources.keep_imports()
     asked, parameters = parameters, run_names.with_seed(parameters)
-    kept = parameters.model_dump(mode="json", exclude=NOT_KEPT)
-    run = RunFolder.open(run_names.name_run_folder(f"tune-{parameters.name}"), kept)
-    with run.in_use():
+    with run_names.open_run(f"tune-{parameters.name}", parameters, NOT_KEPT) as run:
         raw = download(run, parameters.dataset, parameters.data)
         task = find_task(parameters.training.model).name
         own_data.require_same_kind(parameters)  # another first run of the name may have finished earlier

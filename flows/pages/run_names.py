@@ -1,16 +1,19 @@
-"""Names of runs in the UI and in ``artifacts/runs/``; dates, time limits, and the final state of a refused run."""
+"""How runs begin and end: their names in the UI and in ``artifacts/runs/``, time limits, and refusal as a state."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Failed
+from pydantic import BaseModel
 
 from flows.tags import DRIFT_TAG, MODEL_TAG, REFUSED, VERDICT_TAG
 from tasks.errors import GateFailed, UsageError
+from tasks.machine import resources
 from tasks.machine.settings import Settings
 from tasks.parameters import (
     EvaluateParameters,
@@ -21,6 +24,7 @@ from tasks.parameters import (
 )
 from tasks.store import artifact_paths, identity
 from tasks.store.identity import STORE_TAG
+from tasks.store.run_folder import RunFolder
 
 VERDICT = ": "  # between the initial name of a run and its outcome
 REPLACED_TAGS = (MODEL_TAG, VERDICT_TAG, DRIFT_TAG)  # by an outcome; a run may have changed its model, too
@@ -35,9 +39,18 @@ def scheduled_at() -> datetime:
     return moment.astimezone(UTC)
 
 
-def name_run_folder(subject: str) -> str:
-    """``20261124T030000-softmax-regression-1f0c2b3d``: sorted by time, unique, found by the id in the UI."""
-    return f"{scheduled_at():%Y%m%dT%H%M%S}-{subject}-{str(flow_run.id)[:8]}"
+@contextmanager
+def open_run(subject: str, parameters: BaseModel, leave_out: Any = None) -> Iterator[RunFolder]:
+    """The folder of this run, in use during the block, with its parameters except those to ``leave_out``.
+
+    Its name, such as ``20261124T030000-softmax-regression-1f0c2b3d``, is sorted by time, unique, and found by the id in
+    the UI.
+    """
+    resources.keep_imports()
+    name = f"{scheduled_at():%Y%m%dT%H%M%S}-{subject}-{str(flow_run.id)[:8]}"
+    run = RunFolder.open(name, parameters.model_dump(mode="json", exclude=leave_out))
+    with run.in_use():
+        yield run
 
 
 def name_retrain() -> str:

@@ -164,16 +164,13 @@ def connect(need: Need = "nothing") -> Iterator[bool]:
         EnvironmentProblem: there is no server, or it does not start.
         DataError: the address or the credential of ``gradmill up`` cannot be read.
     """
-    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
 
     configured = (PREFECT_API_URL.value() or "").rstrip("/")
     found = None if configured and PREFECT_API_AUTH_STRING.value() else find_service(quietly=bool(configured))
     with ExitStack() as entered:
         if found and configured in ("", found.api_url):
-            # At its end a run waits up to a second for its heartbeat thread. For runs of commands ``up`` watches the
-            # lock on their folder instead; runs of the worker have their own settings.
-            no_heartbeats = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
-            entered.enter_context(use_api(found.api_url, _find_credential_to_send(found), no_heartbeats))
+            entered.enter_context(use_api(found.api_url, _find_credential_to_send(found)))
         is_lasting = bool(PREFECT_API_URL.value())
         if not is_lasting and need == "database":
             entered.enter_context(_own_server())
@@ -272,16 +269,22 @@ def _find_credential_to_send(service: Service) -> str | None:
 
 
 @contextmanager
-def use_api(api_url: str, key: str | None, more: dict[Any, Any] | None = None) -> Iterator[None]:
-    """Point Prefect's settings to an API, with its credential if there is one, and ``more`` settings.
+def use_api(api_url: str, key: str | None) -> Iterator[None]:
+    """Point Prefect's settings to an API, with its credential if there is one.
 
     All settings are rebuilt, which takes a tenth of a second.
     """
     from prefect import settings
 
-    known = {settings.PREFECT_API_URL: api_url, settings.PREFECT_CLIENT_CSRF_SUPPORT_ENABLED: True}
-    known[settings.PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED] = False  # we check once ourselves (api.py)
-    with settings.temporary_settings(known | ({settings.PREFECT_API_AUTH_STRING: key} if key else {}) | (more or {})):
+    known: dict[Any, Any] = {
+        settings.PREFECT_API_URL: api_url,
+        settings.PREFECT_CLIENT_CSRF_SUPPORT_ENABLED: True,
+        settings.PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED: False,  # we check once ourselves (api.py)
+        # At its end a run waits up to a second for its heartbeat thread. For runs of commands ``up`` watches the lock
+        # on their folder instead; runs of the worker have their own settings.
+        settings.PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+    }
+    with settings.temporary_settings(known | ({settings.PREFECT_API_AUTH_STRING: key} if key else {})):
         yield
 
 
@@ -352,8 +355,6 @@ def prefect_api(*modules: str) -> Iterator[bool]:
         if not os.environ.get("PREFECT_API_URL") and not artifact_paths.service().exists():
             server = ahead.enter_context(temporary_server(key))  # during Prefect's own import
         environment.require_prefect()
-        from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY
-
         if is_lasting := entered.enter_context(connect()):
             from flows.server.api import explain_faults
 
@@ -368,8 +369,7 @@ def prefect_api(*modules: str) -> Iterator[bool]:
             entered.enter_context(explain_faults())
         else:
             api_url, wait = server or entered.enter_context(temporary_server(key))
-            # Joining the heartbeat thread takes a second at the end, and nobody watches this server for heartbeats.
-            entered.enter_context(use_api(api_url, key, {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}))
+            entered.enter_context(use_api(api_url, key))
             for module in modules:
                 importlib.import_module(module)
             wait()

@@ -251,7 +251,7 @@ class PeriodicChecks:
 
     def __init__(self, is_joined: bool = False) -> None:
         self._is_joined, self._begun, self._next = is_joined, datetime.now(UTC), 0.0
-        self._known = set[UUID]()  # ids of states, since a retry may die too
+        self._known = set[UUID | None]()  # ids of states, since a retry may die too
         self._reported = dict[str, NameState]()
 
     def run_due_checks(self) -> None:
@@ -270,17 +270,19 @@ class PeriodicChecks:
             commands = deployments.list_runs(client, "RUNNING", tags=None, deployment_id={"is_null_": True})
             crash_dead_runs(client, filter(_is_left, commands), "the run's process is gone")
             leave_out_superseded(client)
-            since = {"after_": datetime.now(UTC) - AGO}
-            ended = deployments.list_runs(client, "COMPLETED", "FAILED", *DIED, tags=None, end_time=since)
-        new = {run.state_id: run for run in ended if run.state_id and run.state_id not in self._known}
-        self._known |= new.keys()
-        for run in new.values():
-            is_foreign = self._is_joined and not _is_of_this_store(run)
-            if run.end_time and run.end_time > self._begun and not (run.parent_task_run_id or is_foreign):
-                message = status.explain_failure(run)
-                reason = f": {message.splitlines()[0]}" if message else ""
-                told = f"ended       {run.name}: {(run.state_name or 'unknown').lower()}{reason}"
-                print(escape_control_characters(told), file=sys.stderr)
+            lately = {"after_": max(self._begun, datetime.now(UTC) - AGO)}
+            ended = deployments.list_runs(
+                client, "COMPLETED", "FAILED", *DIED, tags=None, end_time=lately, parent_task_run_id={"is_null_": True}
+            )
+        new = [run for run in ended if run.state_id not in self._known]
+        self._known |= {run.state_id for run in new}
+        for run in new:
+            if self._is_joined and not _is_of_this_store(run):
+                continue
+            message = status.explain_failure(run)
+            reason = f": {message.splitlines()[0]}" if message else ""
+            told = f"ended       {run.name}: {(run.state_name or 'unknown').lower()}{reason}"
+            print(escape_control_characters(told), file=sys.stderr)
 
     def _write_reports(self) -> None:
         """Write the reports of the names whose state has changed, and remove those of removed names."""

@@ -4,14 +4,7 @@ Removed parameters stand in ``removed`` of their model (tasks/parameters), where
 as well; their options follow from that.
 """
 
-from tasks.parameters import (
-    EvaluateParameters,
-    InspectParameters,
-    MaintainParameters,
-    PredictParameters,
-    RetrainParameters,
-    TuneParameters,
-)
+from tasks.parameters import FLOWS, InspectParameters
 from tasks.parameters.form import ParameterModel, spell_flag
 
 COMMANDS: dict[str, str] = {
@@ -25,14 +18,7 @@ OPTIONS: dict[tuple[str, str], str] = {  # by the command that had them
     ("unschedule", "--tune"): "name the deployment: gradmill unschedule search-NAME",
     ("verify", "--public-key"): "run model_signing verify key: see docs/models.md, Attestation",
 }
-FORMS: dict[str, type[ParameterModel]] = {
-    "retrain": RetrainParameters,
-    "tune": TuneParameters,
-    "inspect": InspectParameters,
-    "predict": PredictParameters,
-    "evaluate": EvaluateParameters,
-    "maintain": MaintainParameters,
-}
+FORMS: dict[str, type[ParameterModel]] = {**FLOWS, "inspect": InspectParameters}  # by the command that takes it
 
 
 def list_options() -> dict[tuple[str, str], str]:

@@ -29,16 +29,7 @@ from flows.server import api
 from flows.tags import QUEUED, REFUSED, SKIPPED, TAG
 from tasks.errors import EnvironmentProblem, GateFailed, GradmillError, UsageError, without_credentials
 from tasks.machine.words import suggest_spelling
-from tasks.parameters import (
-    EvaluateParameters,
-    LearningParameters,
-    MaintainParameters,
-    ModelName,
-    PredictParameters,
-    RetrainParameters,
-    TuneParameters,
-    narrow_form,
-)
+from tasks.parameters import FLOWS, LearningParameters, ModelName, narrow_form
 from tasks.parameters.addresses import SQLITE
 from tasks.parameters.form import ParameterModel, as_usage_error
 
@@ -46,13 +37,7 @@ OURS = {"all_": [TAG]}
 LATE = timedelta(minutes=1)  # a worker looks for runs every few seconds
 ASK_SECONDS = 2.0
 SEE_THE_FORM = "see gradmill trigger {} --list-params"
-FORMS: dict[str | None, type[ParameterModel]] = {
-    "flows.retrain.retrain": RetrainParameters,
-    "flows.predict.predict": PredictParameters,
-    "flows.evaluate.evaluate": EvaluateParameters,
-    "flows.maintain.maintain": MaintainParameters,
-    "flows.tune.tune": TuneParameters,
-}
+FORMS: dict[str | None, type[ParameterModel]] = {f"flows.{flow}.{flow}": form for flow, form in FLOWS.items()}
 HORIZON = timedelta(days=5 * 365)  # in which a schedule must have a date
 FROM = datetime(2026, 1, 1, tzinfo=UTC)  # of the days in which a schedule's longest interval is searched
 TIMING: TypeAdapter[Any] = TypeAdapter(SCHEDULE_TYPES)

@@ -3,6 +3,7 @@
 from tasks.parameters.data import NO_WINDOW, Data, InspectParameters, OwnData
 from tasks.parameters.form import Use
 from tasks.parameters.runs import (
+    FLOWS,
     EvaluateParameters,
     Found,
     Gates,
@@ -30,6 +31,7 @@ from tasks.parameters.training import (
 
 __all__ = [
     "FASHION_MNIST",
+    "FLOWS",
     "NO_WINDOW",
     "SYNTHETIC_LINEAR",
     "Data",

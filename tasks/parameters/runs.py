@@ -318,6 +318,15 @@ class MaintainParameters(ParameterModel):
     )
 
 
+FLOWS: dict[str, type[ParameterModel]] = {  # what each flow takes, by its name
+    "retrain": RetrainParameters,
+    "predict": PredictParameters,
+    "evaluate": EvaluateParameters,
+    "maintain": MaintainParameters,
+    "tune": TuneParameters,
+}
+
+
 def narrow_form(form: type[LearningParameters], parameters: dict[str, Any]) -> type[LearningParameters]:
     """The form of one deployment with these ``parameters``, without fields that are useless to its runs.
 

@@ -35,9 +35,9 @@ def test_an_output_folder_is_gone_again_where_no_job_came_of_it_and_the_next_tak
 INSIDE, OF_A_MODEL = "inside the artifacts folder", "in the folder of a model"
 NO_FILE, NO_FOLDER, OTHER_FILE = "is not a file", "is not a folder", "has the suffix of a file"
 PLACES = {
-    "": INSIDE, "models": INSIDE, "models/m/1": INSIDE, "predictions": INSIDE, "datasets/../models": INSIDE,
+    "": INSIDE, "models": INSIDE, "predictions": INSIDE, "datasets/../models": INSIDE,
     "predictions/.x": INSIDE, "predictions/mine": "", "predictions/deep/mine.csv": "", "runs/m/5": INSIDE,
-    "../disk": INSIDE, "../disk/m/5": INSIDE, "../mirror/m": OF_A_MODEL, "../mirror/m/5/deep": OF_A_MODEL,
+    "../disk/m/5": INSIDE, "../mirror/m": OF_A_MODEL, "../mirror/m/5/deep": OF_A_MODEL,
     "../mirror-of-mine": "", "../moved": INSIDE, "../moved/.elsewhere": INSIDE, "../moved/mine": "",
     "models/m/out.csv": INSIDE, "../folder.csv": NO_FILE, "../fifo.csv": NO_FILE, "../file": NO_FOLDER,
     "../file/out": "file is not a folder", "../link": NO_FOLDER, "../new.txt": OTHER_FILE, "../new.CSV.gz": OTHER_FILE,

@@ -8,7 +8,6 @@ Triton's own ONNX backend.
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ import served_images
 from candidate import Contender
 from conftest import REPOSITORY
 from documents import load
+from duty import free_port
 from fenced_blocks import blocks
 from prefect_api import eventually
 from tasks.store import artifact_paths, pointer
@@ -115,10 +115,7 @@ def repository(candidates: list[Contender], tmp_path: Path) -> Path:
 
 @pytest.fixture
 def address(tritonserver: Path, repository: Path, tmp_path: Path) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    packages = tritonserver.parents[1]
+    port, packages = free_port(), tritonserver.parents[1]
     environment = os.environ | {
         "PATH": f"{packages.parents[2] / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(packages),

@@ -38,7 +38,7 @@ def test_stages_are_a_list_with_marks_one_figure_and_seconds_that_fits_the_termi
     file = io.TextIOWrapper(drawn := io.BytesIO(), encoding=encoding)
     console = Console(file=file, force_terminal=True, width=width, color_system=None, highlight=False)
     watcher = StageList(console, "starting")
-    monkeypatch.setattr(run_messages, "watchers", [watcher])
+    monkeypatch.setattr(run_messages, "watcher", watcher)
     with run_messages.show_stage("validate"):
         run_messages.print_message("2,000 rows; and more that is for the log", short="2,000 rows")
         run_messages.print_message(f"warning: {tmp_path}/t.csv: equal features have different targets [bold]")
@@ -67,7 +67,7 @@ def test_a_line_of_a_stage_stays_however_often_the_list_is_redrawn_while_a_bar_c
         while not is_over.is_set():
             watcher._progress.refresh()
 
-    monkeypatch.setattr(run_messages, "watchers", [watcher])
+    monkeypatch.setattr(run_messages, "watcher", watcher)
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     thread = threading.Thread(target=redraw)

@@ -265,10 +265,9 @@ def compact(verbose: bool, stages: bool) -> Iterator[None]:
         yield
         return
     wait("waiting for Prefect and its server")
-    watcher = _shown or StageLines()
-    run_messages.watchers.append(watcher)
+    run_messages.watcher = _shown or StageLines()
     try:
         yield
     finally:
-        run_messages.watchers.remove(watcher)
+        run_messages.watcher = run_messages.Watcher()
         end()

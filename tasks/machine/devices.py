@@ -6,7 +6,6 @@ from typing import NamedTuple
 from tasks.errors import DeviceMissing
 from tasks.parameters import Device
 
-CUDA_SUCCESS = 0
 LIBRARY = "libcuda.so.1"
 NVML = "libnvidia-ml.so.1"
 TEXT_BYTES = 128  # more than any name or version that the driver writes
@@ -38,7 +37,7 @@ def cuda_fault() -> str | None:
     except OSError:
         return f"the NVIDIA driver ({LIBRARY}) is not on this machine"
     count = ctypes.c_int()
-    if cuda.cuInit(0) != CUDA_SUCCESS or cuda.cuDeviceGetCount(ctypes.byref(count)) != CUDA_SUCCESS:
+    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)):  # 0 is success
         return "the NVIDIA driver does not start"
     return None if count.value else "the NVIDIA driver sees no GPU"
 

@@ -33,8 +33,12 @@ def escape_letters(text: str) -> str:
     if text.isascii():
         return text
     fonts = _open_fonts().values()
-    missing = {each for each in text if not any(font.get_char_index(ord(each)) for font in fonts)}
-    return "".join(each.encode("ascii", "backslashreplace").decode() if each in missing else each for each in text)
+    return "".join(
+        letter
+        if any(font.get_char_index(ord(letter)) for font in fonts)
+        else letter.encode("ascii", "backslashreplace").decode()
+        for letter in text
+    )
 
 
 def font_file(text: str) -> str:

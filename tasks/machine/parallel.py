@@ -26,10 +26,7 @@ Result = TypeVar("Result")
 
 def map_in_threads(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
     """What ``work`` returns for each item, in the order of the items."""
-    count = min(resources.count_cores(), len(items))
-    if count < 2:
-        return list(map(work, items))
-    with ThreadPoolExecutor(count) as pool:
+    with ThreadPoolExecutor(resources.count_cores()) as pool:
         return list(pool.map(work, items))
 
 

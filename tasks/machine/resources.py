@@ -18,7 +18,7 @@ def count_cores() -> int:
     """
     import loky
 
-    return max(1, int(loky.cpu_count()))
+    return int(loky.cpu_count())
 
 
 def memory_size() -> int:
@@ -30,8 +30,8 @@ def memory_limit() -> int:
     """Available memory in bytes: the machine's, or less where ``ulimit -v`` or the container sets a lower limit."""
     allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
     texts = [file.read_text().strip() for file in CONTROL_GROUP if file.is_file()]
-    limits = [*([allowed] if allowed != resource.RLIM_INFINITY else []), *map(int, filter(str.isdigit, texts))]
-    return min([memory_size(), *limits])
+    limits = [memory_size(), *map(int, filter(str.isdigit, texts))]
+    return min(limits if allowed == resource.RLIM_INFINITY else [allowed, *limits])
 
 
 def keep_imports() -> None:

@@ -21,7 +21,7 @@ class Watcher:
         """A stage has ended, successfully or not."""
 
 
-watchers: list[Watcher] = []
+watcher = Watcher()  # the one of this process
 
 
 def print_message(line: str, file: TextIO | None = None, short: str | None = None) -> None:
@@ -32,22 +32,19 @@ def print_message(line: str, file: TextIO | None = None, short: str | None = Non
     """
     line = escape_control_characters(line)
     print(line, file=file)
-    for watcher in watchers:
-        watcher.line(line, short and escape_control_characters(short))
+    watcher.line(line, short and escape_control_characters(short))
 
 
 @contextmanager
 def show_stage(stage: str) -> Iterator[None]:
     """Show that ``stage`` is running while the block, or the decorated function, runs."""
-    for watcher in watchers:
-        watcher.begin(stage)
+    watcher.begin(stage)
     is_done = False
     try:
         yield
         is_done = True
     finally:
-        for watcher in watchers:
-            watcher.end(stage, is_done)
+        watcher.end(stage, is_done)
 
 
 class Event(StrEnum):

@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """Read anew at each use, so that a test or the command line may set the environment; often: ``current``."""
+    """Read anew at each use, so that a test or the command line may set the environment; often: ``read_settings``."""
 
     model_config = SettingsConfigDict(env_prefix="GRADMILL_", frozen=True, env_ignore_empty=True)
 

@@ -7,7 +7,6 @@ import re
 import shlex
 import sys
 from collections.abc import Collection, Iterable
-from typing import Literal
 
 from gradmill.errors import escape_control_characters as escape_control_characters
 
@@ -68,8 +67,8 @@ def join_values(values: Collection[str]) -> str:
     """The values of an option that takes a list, as this option reads them."""
     text = io.StringIO()
     has_space = any(each[:1] == " " for each in values)
-    quoting: Literal[0, 1] = csv.QUOTE_ALL if has_space else csv.QUOTE_MINIMAL
-    csv.writer(text, lineterminator="", quoting=quoting).writerow(values)
+    writer = csv.writer(text, lineterminator="", quoting=csv.QUOTE_ALL if has_space else csv.QUOTE_MINIMAL)
+    writer.writerow(values)
     return text.getvalue()
 
 

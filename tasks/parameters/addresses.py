@@ -36,9 +36,8 @@ def split_source(source: str) -> tuple[str, str]:
 
 def source_options(source: str) -> list[str]:
     """The command-line options that name a source."""
-    place, selected = split_source(source)
-    kind = SELECTED.search(source)
-    return ["--data", place, *([f"--{kind[1]}", selected] if kind else [])]
+    place, *selection = SELECTED.split(source, maxsplit=1)  # a sheet or query comes after the name of its option
+    return ["--data", place, *([f"--{selection[0]}", selection[1]] if selection else [])]
 
 
 def is_database(source: str) -> bool:

@@ -16,15 +16,7 @@ from tasks.parameters.training import (
 )
 
 NO_WINDOW = "none"
-TYPED_FORMATS = {  # of tables that keep the types of columns, by suffix; tasks/data/io/batches.py reads them
-    ".parquet": "Parquet",
-    ".feather": "Feather",
-    ".arrow": "Arrow",
-    ".ipc": "Arrow",
-    ".xlsx": "Excel",
-}
-*_FIRST, _LAST = dict.fromkeys(["CSV", "JSON lines", *TYPED_FORMATS.values()])
-TABLE_FORMATS = f"{', '.join(_FIRST)} or {_LAST}"
+TABLE_FORMATS = "CSV, JSON lines, Parquet, Feather, Arrow or Excel"  # read by tasks/data/io/batches.py
 REFUSED = {  # for each kind of data: which options are refused, and why
     Use.BOOK: {Use.OWN: "options for your own data go with --data"},
     Use.TABLES: {Use.IMAGES: "for images, which have no --target", Use.BOOK: "for the book's data"},
@@ -32,7 +24,6 @@ REFUSED = {  # for each kind of data: which options are refused, and why
         Use.TABLES: "for tables, which have a --target; images have none",
         Use.BOOK: "for the book's data",
     },
-    Use.OWN: {},
 }
 Names = tuple[Annotated[str, Field(min_length=1)], ...]
 
@@ -145,7 +136,7 @@ class OwnData(ParameterModel):
             raise ValueError("one of --split-by, --time-column and --split-column")
         if self.window != NO_WINDOW and self.time_column is None:
             raise ValueError(f"--window {self.window} needs --time-column; --window {NO_WINDOW} lifts it")
-        for use, reason in REFUSED[self.use].items():
+        for use, reason in REFUSED.get(self.use, {}).items():
             if found := self.list_given(use):
                 raise ValueError(f"{found}: {reason}")
         return self

@@ -5,7 +5,6 @@ from prefect import flow
 from flows.pages import run_artifacts, run_names
 from flows.pages.report import RetrainReport, describe_retrain
 from tasks.download import download
-from tasks.errors import DataError
 from tasks.evaluate import evaluate
 from tasks.export import export
 from tasks.machine import devices
@@ -34,7 +33,7 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
     own_data.require_same_kind(parameters)
     devices.require(parameters.training.device)
     runtime.tell_device(parameters.training.device)
-    destination = mirror_sync.find_destination()
+    mirror_sync.save_given_url()
     asked, parameters = parameters, run_names.with_seed(parameters)
     with (
         run_names.open_run(parameters.name, parameters, NOT_KEPT) as run,
@@ -60,9 +59,7 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
         if not parameters.publish:
             return describe_retrain(run, parameters)
         own_data.remember(parameters.name, parameters.data)
-        if isinstance(destination, DataError):
-            raise destination
-        if destination:
+        if destination := mirror_sync.find_url():
             mirror(run, parameters.name, destination)
         if parameters.predict:
             wanted = PredictParameters(name=parameters.name, device=parameters.training.device)

@@ -15,7 +15,7 @@ from tasks.publish import publish
 from tasks.records import Evaluation, ExportedModel, PreparedDataset, PublishedModel, RawDataset, TrainedModel
 from tasks.serving.drift import Drift
 from tasks.serving.task import TaskName
-from tasks.store import artifact_paths, atomic, predictions
+from tasks.store import artifact_paths, atomic, model_folder
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST
 from tasks.store.predictions import Job, JobInput, JobModel
 from tasks.store.record_base import FileRef
@@ -75,7 +75,7 @@ def job_document(model: str, version: int = 1, status: Literal["running", "done"
         provider="CPUExecutionProvider",
         batch_size=1,
         columns=(),
-        started_at=predictions.format_now(),
+        started_at=model_folder.format_now("milliseconds"),
         rejects=0,
         drift=Drift(index={}, maximum=0.2, verdict="too few rows"),
     )

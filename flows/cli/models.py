@@ -425,13 +425,14 @@ def promote(
 
     Example: [bold]gradmill promote houses 3[/]
     """
-    url, before = mirror_sync.find_destination(), None
+    mirror_sync.save_given_url()
+    before = None
     with suppress(GradmillError):  # the present champion may be unknown
         before = model_folder.resolve_version(name, None)
     changed = pointer.promote(name, version, reason)
     done = f"{before or 'none'} → {version}" if changed else f"version {version} is the champion already"
     document = {"name": name, "champion": version, "before": before, "changed": changed}
-    return _finish(f"{name}: {done}", document, Event.PROMOTED if changed else None, url)
+    return _finish(f"{name}: {done}", document, Event.PROMOTED if changed else None)
 
 
 def rollback(
@@ -446,11 +447,11 @@ def rollback(
 
     Example: [bold]gradmill rollback houses --reason 'the new prices are in doubt'[/]
     """
-    url = mirror_sync.find_destination()
+    mirror_sync.save_given_url()
     left, champion = pointer.rollback(name, reason, and_freeze=not no_freeze)
     done = f"{name}: {left} → {champion}, version {left} is held"
     document = {"name": name, "champion": champion, "before": left, "held": left, "frozen": pointer.is_frozen(name)}
-    return _finish(done, document, Event.ROLLED_BACK, url)
+    return _finish(done, document, Event.ROLLED_BACK)
 
 
 def freeze(name: ModelArgument, reason: Reason = None) -> Answer:
@@ -470,23 +471,23 @@ def unfreeze(name: ModelArgument, reason: Reason = None) -> Answer:
 
 
 def _freeze(name: str, frozen: bool, reason: str | None) -> Answer:
-    url = mirror_sync.find_destination()
+    mirror_sync.save_given_url()
     champion, changed = pointer.freeze(name, reason, frozen)
     done = f"{name}: version {champion} {'stays' if changed else 'is'} the champion"
     document = {"name": name, "champion": champion, "frozen": frozen, "changed": changed}
     event = Event.FROZEN if frozen else Event.UNFROZEN
-    return _finish(done, document, event if changed else None, url)
+    return _finish(done, document, event if changed else None)
 
 
-def _finish(done: str, document: dict[str, Any], event: Event | None, url: str | DataError | None) -> Answer:
+def _finish(done: str, document: dict[str, Any], event: Event | None) -> Answer:
     """Mirror the champion if retrains do; report what was done, the mirror, and whether retrains may undo it.
 
     The ``event`` is sent last, because a server may be slow.
     """
     name, text = document["name"], done
     interrupt.note_achievement(done)
-    failure = _mirror(done, document, url) if url is not None else None
-    if url is not None:
+    failure = _mirror(done, document)
+    if failure or "mirror" in document:
         text += f", mirror: {'FAILED' if failure else 'up to date'}"
     is_frozen = pointer.is_frozen(name)
     text += f", {'' if is_frozen else 'not '}frozen"
@@ -505,10 +506,17 @@ def _finish(done: str, document: dict[str, Any], event: Event | None, url: str |
     return Answer(document, text, failure, (lambda: send_event(event)) if event else None)
 
 
-def _mirror(done: str, document: dict[str, Any], url: str | DataError) -> EnvironmentProblem | None:
-    """Add what was mirrored to the document, or return an error with the command that makes up for it."""
-    if isinstance(url, DataError):
-        return EnvironmentProblem(f"{done}; the mirror was not updated: {url.found}", url.expected, url.action)
+def _mirror(done: str, document: dict[str, Any]) -> EnvironmentProblem | None:
+    """Add what was mirrored to the document, if the store has a mirror.
+
+    If that fails, return an error with the command that makes up for it.
+    """
+    try:
+        url = mirror_sync.find_url()
+    except DataError as error:
+        return EnvironmentProblem(f"{done}; the mirror was not updated: {error.found}", error.expected, error.action)
+    if url is None:
+        return None
     name, behind = document["name"], f"{done}; the mirror {url} was not updated"
     action = f"{add_artifacts(shlex.join(['gradmill', 'mirror', name, url]))}, once that is fixed"
     interrupt.note_achievement(without_credentials(f"{behind}; to do: {action}"))

@@ -63,7 +63,7 @@ def up(
         typer.echo("starting (the first time takes a minute)", err=True)
     from flows.server.up import operation, wait_for_the_end
 
-    mirror_sync.find_destination()
+    mirror_sync.save_given_url()
     os.environ.pop("GRADMILL_MIRROR", None)  # it is saved: the worker's runs must not undo later changes
     with operation(port, not no_auth, adopt) as running:
         document, page = _describe_operation(running)

@@ -48,7 +48,7 @@ def retrain(given: Annotated[Given, RetrainParameters], verbose: Verbose = False
     parameters = validate_document(RetrainParameters, _complete_kept_name(given, "retrain"), "retrain")
     _check_training(given, parameters)
     tuning_result.take_found(parameters)  # report missing settings now; the run takes the newest
-    mirror_sync.find_destination(is_saved=False)
+    mirror_sync.save_given_url()
     modules: tuple[str, ...] = ()
     if own_data.must_train(parameters):
         modules = (*TO_TRAIN, "scipy.optimize") if parameters.data.source else TO_TRAIN

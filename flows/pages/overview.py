@@ -5,7 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from flows.pages.run_pages import FEW, describe_last_drift, tabulate_jobs
+from flows.pages.run_pages import FEW, describe_drift, tabulate_jobs
 from tasks.judging.gates import format_value
 from tasks.machine.words import format_number, pluralize
 from tasks.store import artifact_paths, atomic, folders, state
@@ -149,13 +149,12 @@ def _describe_last_run(facts: NameState) -> str:
 def _describe_drift(facts: NameState) -> str:
     """The drift of the last input of a user."""
     last = facts.last_job
-    has_drifted = last is not None and last.drift is not None and last.drift.verdict == "drift"
-    if last is None or not (has_drifted or last.worse):
+    drift = describe_drift(last) if last else ""
+    if last is None or not drift:
         return ""
     when = "last prediction" if last is facts.jobs[0] else f"prediction of {_day(last.finished_at or '')}"
-    word = "DRIFT" if has_drifted else "WORSE"
-    moved = describe_last_drift(facts).removeprefix(f"{word}: ")
-    return f"{word} in the {when}{f': {moved}' if moved else ''}"
+    word, *moved = drift.split(": ", 1)
+    return ": ".join([f"{word} in the {when}", *moved])
 
 
 def _list_live_facts(facts: NameState) -> Iterator[tuple[str, Text]]:

@@ -20,7 +20,6 @@ from tasks.store import artifact_paths, model_folder, state
 from tasks.store.model_folder import Manifest
 from tasks.store.page_rendering import Code, Page, PagePicture, PageTable, Section, Strong, Text
 from tasks.store.predictions import Job
-from tasks.store.state import NameState
 from tasks.store.tuning_result import SearchResult, Trial, TunedSettings, mean_interval
 from tasks.store.version_page import FIGURES, describe_interval, tabulate_gates, tabulate_periods
 
@@ -137,27 +136,20 @@ def failed_prediction_page(name: str, error: Exception, source: str | None) -> P
 
 def _describe_prediction(result: Prediction, job: Job) -> str:
     """The result in one line; if it has drifted or is worse than at publication, only that."""
-    drift = describe_drift(job)
-    if drift.startswith(("DRIFT", "WORSE")):
-        return drift
     rejects = f", {result.rejects:,} rejected" if result.rejects else ""
-    return f"{pluralize(result.rows, 'row')} predicted{rejects}{f'; {drift}' if drift else ''}"
+    return describe_drift(job) or f"{pluralize(result.rows, 'row')} predicted{rejects}"
 
 
 def describe_drift(job: Job) -> str:
-    """The largest drift of a job, and what is worse than at publication."""
+    """The largest drift of a job, unless its version or profile was removed, and what is worse than at publication."""
     told = [f"WORSE: {job.worse}"] if job.worse else []
     if job.drift and job.drift.verdict == "drift":
-        version = read_version(artifact_paths.version(job.model.name, job.model.version))
-        told.insert(0, f"DRIFT: {describe_most_moved(job, version)}")
+        moved = ""
+        with suppress(GradmillError, OSError, LookupError):
+            version = read_version(artifact_paths.version(job.model.name, job.model.version))
+            moved = f": {describe_most_moved(job, version)}"
+        told.insert(0, f"DRIFT{moved}")
     return "; ".join(told)
-
-
-def describe_last_drift(facts: NameState) -> str:
-    """The drift of a user's last input; empty also if its version or profile was removed."""
-    with suppress(GradmillError, OSError, LookupError):
-        return describe_drift(facts.last_job) if facts.last_job else ""
-    return ""
 
 
 def name_prediction(result: Prediction) -> str:

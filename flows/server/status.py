@@ -158,9 +158,9 @@ def describe_store(state: StoreState) -> Status:
 def _describe_drift(name: NameState) -> str | None:
     if name.last_job is None:
         return None
-    from flows.pages.run_pages import describe_last_drift  # its imports take a quarter of a second
+    from flows.pages.run_pages import describe_drift  # its imports take a quarter of a second
 
-    return describe_last_drift(name) or None
+    return describe_drift(name.last_job) or None
 
 
 def describe(state: StoreState, name: str | None = None) -> Status:

@@ -143,7 +143,7 @@ def _find_job(parameters: PredictParameters, output: Output) -> tuple[Job, Files
         id_columns=parameters.id_columns,
         unknown="average" if parameters.input is None else parameters.unknown,  # the test split has no rejects
         written=parameters.write,
-        started_at=predictions.format_now(),
+        started_at=model_folder.format_now("milliseconds"),
     ), files
 
 

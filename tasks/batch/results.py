@@ -158,7 +158,7 @@ def finish(folder: Path, job: Job, parameters: PredictParameters, seconds: float
             "drift": drift.judge_drift(version.reference, counts.profile, parameters.max_drift),
             "notes": counts.notes,
             "seconds": round(seconds, 3),
-            "finished_at": predictions.format_now(),
+            "finished_at": model_folder.format_now("milliseconds"),
         }
     )
     predictions.write(folder, done)

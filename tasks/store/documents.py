@@ -69,7 +69,11 @@ class Document(BaseModel):
 
     def write(self, path: Path, is_durable: bool = True) -> FileRef:
         """Replace ``path`` by this document, atomically; if ``is_durable``, force it to disk."""
-        return atomic.write_json(path, self.model_dump(mode="json"), is_durable)
+        return atomic.write_bytes(path, self.to_json(), is_durable)
+
+    def to_json(self) -> bytes:
+        """The bytes that ``write`` writes."""
+        return atomic.as_json(self.model_dump(mode="json"))
 
 
 class RootDocument(Document):

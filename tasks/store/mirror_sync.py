@@ -9,7 +9,6 @@ import os
 import shlex
 import sys
 from contextlib import AbstractContextManager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import Field
@@ -94,35 +93,40 @@ class MirrorState(RootDocument):
         return found
 
 
-def find_destination(is_saved: bool = True) -> str | DataError | None:
-    """The URL of ``GRADMILL_MIRROR``, saved in the store if ``is_saved``; without it the saved one, or None.
-
-    The word ``none`` ends mirroring. If ``mirror.json`` is damaged, its error is returned, to be raised at the end: a
-    rollback must not wait for the repair.
+def save_given_url() -> None:
+    """Save the URL of ``GRADMILL_MIRROR`` in the store, if one is given; the word ``none`` ends mirroring.
 
     Raises:
         UsageError: this URL cannot be a mirror.
     """
     given, path, known = Settings().mirror, artifact_paths.mirror(), None
-    try:
-        known = read()
-    except OfAnotherStore as error:
-        if given is None:
-            print_message(f"nothing is mirrored: {error.found}; {error.action}", file=sys.stderr)
-    except DataError as error:
-        if given is None:
-            return error
-    if given is None:
-        return known.url if known else None
-    url = None if given == NONE else normalize_url(given)
-    if is_saved and (url or os.path.lexists(path)):
+    if given == NONE and os.path.lexists(path):
         with _hold_lock():
-            if url is None:
-                path.unlink(missing_ok=True)
-            elif not (known and known.url == url):
+            path.unlink(missing_ok=True)
+    elif given not in (None, NONE):
+        url = normalize_url(given)
+        with suppress(DataError):
+            known = read()
+        if known is None or known.url != url:
+            with _hold_lock():
                 store, inode, ctime_ns = folders.identify_store(make=True)
                 MirrorState(url=url, store=store, inode=inode, ctime_ns=ctime_ns).write(path)
-    return url
+
+
+def find_url() -> str | None:
+    """Where champions are copied to; None if this store has no mirror.
+
+    Callers ask after the change that is to be copied: a rollback must not wait for the repair of ``mirror.json``.
+
+    Raises:
+        DataError: ``mirror.json`` is damaged.
+    """
+    try:
+        state = read()
+    except OfAnotherStore as error:
+        print_message(f"nothing is mirrored: {error.found}; {error.action}", file=sys.stderr)
+        return None
+    return state.url if state else None
 
 
 def normalize_url(url: str) -> str:
@@ -222,7 +226,7 @@ def copy_champion(name: str, url: str) -> MirroredModel:
             state, digest = read(), verified_files.sha256(pieces[pointer])
             known = state.champions.get(name) if state else None
             if state and state.url == normalize_url(url) and (known is None or known.pointer_sha256 != digest):
-                copied = CopiedChampion(version=number, pointer_sha256=digest, at=datetime.now(UTC).isoformat())
+                copied = CopiedChampion(version=number, pointer_sha256=digest, at=model_folder.format_now())
                 update = {"champions": state.champions | {name: copied}}
                 state.model_copy(update=update).write(artifact_paths.mirror())
     return MirroredModel(

@@ -34,9 +34,9 @@ def _with_a_zone(text: str) -> str:
 Moment = Annotated[str, AfterValidator(_with_a_zone)]
 
 
-def format_now() -> str:
-    """The current time, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def format_now(timespec: str = "seconds") -> str:
+    """The current time as documents have it, to this unit."""
+    return datetime.now(UTC).isoformat(timespec=timespec)
 
 
 Number = Annotated[int, Field(ge=1, lt=10**9)]  # of a version; the bound is that of ``artifact_paths.VERSION``

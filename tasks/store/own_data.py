@@ -249,16 +249,7 @@ def find_by_files(run: RunFolder, parameters: RetrainParameters, raw: RawDataset
     except DataError as fault:
         print_message(f"data are read again: {fault.found}")
         return None
-    return _find(run, parameters, last, "whose data look untouched since they were read")
-
-
-def find_by_rows(run: RunFolder, parameters: RetrainParameters, prepared: PreparedDataset) -> PublishedModel | None:
-    """The version made of these rows, in any order, files and format; the champion if too few rows are new.
-
-    Raises:
-        DataError: that version is damaged.
-    """
-    return _find(run, parameters, prepared, "which was trained on the same rows with the same options")
+    return find_by_rows(run, parameters, last, "whose data look untouched since they were read")
 
 
 def _list_options(parameters: RetrainParameters) -> dict[str, Any]:
@@ -266,10 +257,19 @@ def _list_options(parameters: RetrainParameters) -> dict[str, Any]:
     return list_options(parameters) | {"test": parameters.data.test}
 
 
-def _find(
-    run: RunFolder, parameters: RetrainParameters, data: PreparedDataset | SourceFingerprint, detail: str
+def find_by_rows(
+    run: RunFolder,
+    parameters: RetrainParameters,
+    data: PreparedDataset | SourceFingerprint,
+    detail: str = "which was trained on the same rows with the same options",
 ) -> PublishedModel | None:
-    """Find the version, report it, and record it where a stage would record its result."""
+    """The version made of these rows, in any order, files and format; the champion if too few rows are new.
+
+    It is reported, and recorded where a stage would record its result.
+
+    Raises:
+        DataError: that version is damaged.
+    """
     if must_train(parameters):
         return None
     name = parameters.name

@@ -8,7 +8,6 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
@@ -154,12 +153,7 @@ def write(folder: Path, job: Job) -> None:
             source = artifact_paths.relative(artifact_paths.root() / job.input.path) if is_split else ""
             job.model_copy(update={"input": job.input.model_copy(update={"path": source})}).write(path)
     with place_file(folder, JOB) as temporary:
-        temporary.write_bytes(atomic.as_json(job.model_dump(mode="json")))
-
-
-def format_now() -> str:
-    """The current time in the format of the document."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+        temporary.write_bytes(job.to_json())
 
 
 def list_jobs(report: Report = folders.tell_skipped, everywhere: bool = False) -> Iterator[tuple[Path, Job | None]]:

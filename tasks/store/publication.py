@@ -140,33 +140,36 @@ def list_packages() -> dict[str, str]:
 def write_version_files(
     folder: Path, number: int, lineage: Lineage, exported: ExportedModel, pictures: tuple[FileRef, ...]
 ) -> None:
-    """Write the files of version ``number`` into its staging folder, except the manifest and the checksums.
+    """Write the files of version ``number`` into its staging folder.
 
     Raises:
         DataError: a file of the run has changed since it was written.
     """
-    for file in (exported.onnx, exported.sample, *filter(None, [exported.weights]), *pictures):
-        (folder / file.path.name).write_bytes(verified_files.read(file))
-    lineage.describe_model(number).write(folder / METADATA)
-    texts = {LABELS: "".join(f"{label}\n" for label in lineage.dataset.class_names)}
+    files = filter(None, (exported.onnx, exported.sample, exported.weights, lineage.dataset.report, *pictures))
+    contents = {file.path.name: verified_files.read(file) for file in files}
+    contents[METADATA] = lineage.describe_model(number).to_json()
+    manifest = Manifest(**dict(lineage), version=number, files=_digest_all(contents))
     report = None
-    if lineage.dataset.report:
-        report = DataReport.parse(verified_files.read(lineage.dataset.report), lineage.dataset.report.path)
-        report.write(folder / DATA_REPORT)
-        texts[DATA_PAGE] = render_markdown(report.page(), embed=False)
-    contents = {path.name: path.read_bytes() for path in folder.iterdir()}
-    manifest = _make_manifest(lineage, number, folder)
+    if DATA_REPORT in contents:
+        report = DataReport.parse(contents[DATA_REPORT], DATA_REPORT)
+        contents[DATA_PAGE] = render_markdown(report.page(), embed=False).encode()
     page = version_page.describe_version(manifest, contents, report)
-    texts |= {CARD: version_page.render_card(page, manifest), PAGE: render_html(page)}
-    for filename, text in texts.items():
-        if text:
-            (folder / filename).write_text(text, encoding="utf-8")
+    contents[CARD] = version_page.render_card(page, manifest).encode()
+    contents[PAGE] = render_html(page).encode()
+    if labels := "".join(f"{label}\n" for label in lineage.dataset.class_names):
+        contents[LABELS] = labels.encode()
+    digests = _digest_all(contents)
+    contents[MANIFEST] = manifest.model_copy(update={"files": digests}).to_json()
+    contents[CHECKSUMS] = verified_files.checksums(digests | {MANIFEST: verified_files.sha256(contents[MANIFEST])})
+    for filename, content in contents.items():
+        path = folder / filename
+        path.write_bytes(content)
+        path.chmod(0o444)
+        atomic.sync(path)
 
 
-def _make_manifest(lineage: Lineage, number: int, folder: Path) -> Manifest:
-    """The manifest of version ``number`` with the files that are in its staging folder by now."""
-    files = {path.name: atomic.file_digest(path) for path in sorted(folder.iterdir())}
-    return Manifest(**dict(lineage), version=number, files=files)
+def _digest_all(contents: dict[str, bytes]) -> dict[str, str]:
+    return {filename: verified_files.sha256(content) for filename, content in sorted(contents.items())}
 
 
 def publish(lineage: Lineage, exported: ExportedModel, pictures: tuple[FileRef, ...]) -> int:
@@ -176,12 +179,6 @@ def publish(lineage: Lineage, exported: ExportedModel, pictures: tuple[FileRef, 
     staging = artifact_paths.staging(artifact_paths.model(name))
     staging.mkdir()
     write_version_files(staging, number, lineage, exported, pictures)
-    manifest = _make_manifest(lineage, number, staging)
-    digests = manifest.files | {MANIFEST: manifest.write(staging / MANIFEST).sha256}
-    atomic.write_bytes(staging / CHECKSUMS, verified_files.checksums(digests))
-    for path in staging.iterdir():
-        path.chmod(0o444)
-        atomic.sync(path)
     if rows := lineage.dataset.rows:  # the file is named in the manifest
         atomic.sync(rows.path)
         atomic.sync(rows.path.parent)

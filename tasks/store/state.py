@@ -322,9 +322,7 @@ def verify() -> tuple[list[tuple[str, int]], list[Fault]]:
                 verification.verify_name(name)
         for number in of_name.numbers:
             with store.collect_faults("version", artifact_paths.version(name, number), name):
-                verification.verify_version(name, number)
-                verification.verify_by_running(name, number)
-                verification.require_rows(name, number)
+                verification.verify_thoroughly(name, number, needs_rows=True)
                 whole.append((name, number))
     for folder, job in predictions.list_jobs(lambda *_: None):
         if job and job.status == "done":

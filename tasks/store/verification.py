@@ -20,15 +20,20 @@ def verify(name: str, number: int) -> tuple[list[str], list[str]]:
     Raises:
         DataError: something is not as it was published; the message names the file.
     """
-    verify_version(name, number)
-    has_history = verify_name(name)
-    verify_by_running(name, number)
+    has_rows = verify_thoroughly(name, number)
     checked, missing = ["checksums", "manifest", "champion pointer", "config.pbtxt"], list[str]()
-    (checked if has_history else missing).append("history")
+    (checked if verify_name(name) else missing).append("history")
     checked += ["signature", "stored sample"]
-    if model_folder.find_manifest(name, number).dataset.rows:  # the book's data have none
-        (checked if verify_rows(name, number) else missing).append("row digests")
+    if has_rows is not None:
+        (checked if has_rows else missing).append("row digests")
     return checked, missing
+
+
+def verify_thoroughly(name: str, number: int, needs_rows: bool = False) -> bool | None:
+    """Check a version's files, and its answers and row digests; it raises as these checks do, and returns the last."""
+    verify_version(name, number)
+    verify_by_running(name, number)
+    return verify_rows(name, number, needs_rows)
 
 
 def verify_name(name: str) -> bool:
@@ -49,29 +54,23 @@ def verify_name(name: str) -> bool:
     return bool(history.verify(name))
 
 
-def verify_rows(name: str, number: int) -> bool:
-    """Check the row digests of a version's data; return whether there are any.
+def verify_rows(name: str, number: int, needs_rows: bool = False) -> bool | None:
+    """Check the row digests of a version's data; return whether they are here (None: the book's data have none).
 
     Raises:
-        DataError: they have changed.
+        DataError: they have changed; or they are missing and needed, and the store has datasets, so does not only
+            serve.
     """
     rows = model_folder.find_manifest(name, number).dataset.rows
-    if rows is None or not rows.path.exists():
-        return False
-    verified_files.check(rows, RESTORE_ROWS)
-    return True
-
-
-def require_rows(name: str, number: int) -> None:
-    """Check that a version's row digests are here and whole, unless the store has no datasets and only serves.
-
-    Raises:
-        DataError: they are missing, or have changed.
-    """
-    rows = model_folder.find_manifest(name, number).dataset.rows
-    if rows and artifact_paths.datasets().is_dir() and not verify_rows(name, number):
+    if rows is None:
+        return None
+    if rows.path.exists():
+        verified_files.check(rows, RESTORE_ROWS)
+        return True
+    if needs_rows and artifact_paths.datasets().is_dir():
         action = "restore it from a copy; gradmill retrain on the same data writes it again, too"
         raise DataError(f"{rows.path} is missing", f"the row digests of {name} version {number}", action)
+    return False
 
 
 def verify_version(name: str, number: int) -> dict[str, bytes]:

@@ -5,7 +5,7 @@ import os
 import shlex
 import sys
 import webbrowser
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -91,24 +91,15 @@ def models(
     if sort:
         expected = "versions in the order of their numbers"
         raise UsageError("--sort without --runs", expected, "add --runs, or leave it out")
-    found, of_names = _read_names(name)
+    kept = model_folder.list_names()
+    if name is not None:
+        model_folder.require_versions(name)
+    found, place = state.read(name), artifact_paths.models()
     failure = report_faults(found.faults, "champion", "version")
-    listing, place = {each: of_name.rows for each, of_name in of_names.items()}, artifact_paths.models()
+    listing = {each: of_name.rows for each, of_name in found.names.items() if each in kept}
     text = None if failure else f"no models in {place}; train one: gradmill retrain"
     document = {"path": place, "models": listing}
     return Answer(document, (lambda: _draw_versions(listing)) if any(listing.values()) else text, failure)
-
-
-def _read_names(
-    name: str | None, only: Collection[Kind] = state.KINDS
-) -> tuple[state.StoreState, dict[str, NameState]]:
-    """The state of the store, and in it the names that have a folder, or only ``name``."""
-    if name is not None:
-        model_folder.require_versions(name)
-    found = state.read(name, only=only)
-    return found, {
-        each: found.names[each] for each in ([name] if name else model_folder.list_names()) if each in found.names
-    }
 
 
 def _draw_versions(listing: dict[str, list[dict[str, Any]]]) -> Page:
@@ -182,21 +173,23 @@ def history(name: OnlyModel = None) -> Answer:
 
     Example: [bold]gradmill history houses[/]
     """
-    only: tuple[Kind, ...] = ("history", "version", "source") if name else ("history",)
-    found, of_names = _read_names(name, only)
+    only: tuple[Kind, ...] = ("history",)
+    if name is not None:
+        model_folder.require_versions(name)
+        only = ("history", "version", "source")
+    found = state.read(name, only=only)
     failure = report_faults(found.faults, "history")
-    for each in of_names.keys() - {fault.name for fault in found.faults if fault.kind == "history"}:
+    for each in found.names.keys() - {fault.name for fault in found.faults if fault.kind == "history"}:
         changes_of_names.verify(each)  # it reports an incomplete last line
-    changes = {each: of_name.changes[::-1] for each, of_name in of_names.items()}
-    files = of_names[name].files if name else {}
-    document = {"history": changes} | ({"files": {name: files}} if name else {})
-    return Answer(document, lambda: Page(sections=[*_list_histories(of_names)]), failure)
+    changes = {each: of_name.changes[::-1] for each, of_name in found.names.items()}
+    document = {"history": changes} | ({"files": {name: found.names[name].files}} if name else {})
+    return Answer(document, lambda: Page(sections=[*_list_histories(found.names)]), failure)
 
 
-def _list_histories(of_names: dict[str, NameState]) -> Iterator[Section]:
+def _list_histories(names: dict[str, NameState]) -> Iterator[Section]:
     from flows.pages.overview import tabulate_changes, tabulate_files
 
-    for name, facts in of_names.items():
+    for name, facts in names.items():
         yield Section(name, (tabulate_changes(facts.changes[::-1]),))
         yield Section("", (tabulate_files(facts),))
 

@@ -58,7 +58,6 @@ def retrain(given: Annotated[Given, RetrainParameters], verbose: Verbose = False
     if report.outcome == "refused":
         for line in describe_hold(report):
             print(join_parts(line), file=sys.stderr)
-        return Answer(report, lambda: Page(sections=(draw_gates(report.gates),)), failure)
     owes_predictions = failure is not None and parameters.predict
     return Answer(report, lambda: draw_retrain(report, owes_predictions), failure)
 
@@ -223,16 +222,18 @@ def draw_gates(verdicts: Sequence[GateVerdict]) -> Section:
         return Section("", ())
     from tasks.store.version_page import tabulate_gates  # late, because it imports numpy
 
-    refused = [verdict.name for verdict in verdicts if verdict.verdict == "refused" and verdict.name in QUESTIONS]
-    questions = (f"{name} asks: {QUESTIONS[name]}" for name in refused)
+    refused = (verdict.name for verdict in verdicts if verdict.verdict == "refused")
+    questions = (f"{name} asks: {QUESTIONS[name]}" for name in refused if name in QUESTIONS)
     rows, head, _ = tabulate_gates(verdicts)
     return Section("", (PageTable([row[:-1] for row in rows], head[:-1]), *questions))
 
 
 def draw_retrain(result: "RetrainReport", owes_predictions: bool) -> Page:
-    """What was trained, how good it is, where it is, and what to try next."""
+    """What was trained, how good it is, where it is, and what to try next; of a refused candidate only the gates."""
     from flows.pages.run_pages import describe_hold
 
+    if result.outcome == "refused":
+        return Page(sections=(draw_gates(result.gates),))
     quality = task.find_task(result.model).summary(result.metrics)
     trained = f"{result.model} ({result.implementation}) on {result.device}: {quality}"
     predictions = "none: the run failed before they were made" if owes_predictions else ""
@@ -308,9 +309,5 @@ def draw_search(result: "TuneReport", use: str) -> Page:
         ("evidence", result.run),
     ]
     page = draw_facts(facts, [] if result.retrained or not result.path else [use])
-    following: Sequence[Section] = ()
-    if result.retrained and result.retrained.outcome == "refused":
-        following = (draw_gates(result.retrained.gates),)
-    elif result.retrained:
-        following = draw_retrain(result.retrained, owes_predictions=False).sections
+    following = draw_retrain(result.retrained, owes_predictions=False).sections if result.retrained else ()
     return Page(sections=(Section("", (tabulate_settings(result),)), *page.sections, *following))

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 from uuid import UUID
@@ -144,12 +144,11 @@ def ui() -> str:
     return without_credentials(PREFECT_UI_URL.value() or "").rstrip("/")
 
 
-def newest_artifacts(client: SyncPrefectClient, keys: Iterable[str]) -> dict[str, UUID]:
+def newest_artifacts(client: SyncPrefectClient, keys: list[str]) -> dict[str, UUID]:
     """The newest artifact of each key that has one, in the order of the keys.
 
     The UI shows it at ``/artifacts/artifact/ID``: the page of a key lists all its versions.
     """
-    wanted = [*keys]
-    of_these = ArtifactCollectionFilter.model_validate({"key": {"any_": wanted}})
+    of_these = ArtifactCollectionFilter.model_validate({"key": {"any_": keys}})
     found = {each.key: each.latest_id for each in client.read_latest_artifacts(artifact_filter=of_these)}
-    return {key: found[key] for key in wanted if key in found}
+    return {key: found[key] for key in keys if key in found}

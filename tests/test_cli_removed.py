@@ -12,10 +12,10 @@ from flows.server.deployments import FORMS, describe_form, merge_parameters
 from tasks.errors import UsageError
 
 PARAMETERS = [
-    (form, model, name, field)
+    (form, model, name, action)
     for form in FORMS.values()
     for model in form.list_models()
-    for name, field in model.removed.items()
+    for name, action in model.removed.items()
 ]
 
 
@@ -33,14 +33,13 @@ def test_what_was_removed_is_exit_2_and_says_what_to_use_instead(typed: str, act
     assert (error["exit_code"], error["found"], error["action"]) == (2, f"{option or command} was removed", action)
 
 
-@pytest.mark.parametrize(("form", "model", "name", "field"), PARAMETERS)
+@pytest.mark.parametrize(("form", "model", "name", "action"), PARAMETERS)
 def test_a_stored_parameter_that_was_removed_is_ignored_where_it_changes_nothing_and_refused_elsewhere(
-    form: Any, model: Any, name: str, field: Any
+    form: Any, model: Any, name: str, action: str
 ) -> None:
     part = next((part for part, each in form.model_fields.items() if each.annotation is model), None)
-    for value in (field.harmless, "other"):
+    for value, is_harmless in ((None, True), (0.0, True), ("other", False), (0.1, False)):
         document = {part: {name: value}} if part else {name: value}
-        is_harmless = value == field.harmless
         schema = Draft202012Validator(describe_form(form))
         assert schema.is_valid({"parameters": document}) == is_harmless
         if is_harmless:
@@ -51,4 +50,4 @@ def test_a_stored_parameter_that_was_removed_is_ignored_where_it_changes_nothing
         flow = form.__name__.removesuffix("Parameters").lower()
         with pytest.raises(UsageError) as caught:
             merge_parameters("x", f"flows.{flow}.{flow}", {}, document)
-        assert caught.value.action == field.action
+        assert caught.value.action == action

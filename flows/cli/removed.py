@@ -24,9 +24,9 @@ FORMS: dict[str, type[ParameterModel]] = {**FLOWS, "inspect": InspectParameters}
 def list_options() -> dict[tuple[str, str], str]:
     """What to use instead of each removed option, by command and option."""
     of_parameters = {
-        (command, spell_flag(name)): removed.action
+        (command, spell_flag(name)): action
         for command, form in FORMS.items()
         for model in form.list_models()
-        for name, removed in model.removed.items()
+        for name, action in model.removed.items()
     }
     return OPTIONS | of_parameters

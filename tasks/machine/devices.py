@@ -1,13 +1,13 @@
 """Whether this machine has an NVIDIA GPU and which, according to the driver: needs neither torch nor onnxruntime."""
 
 import ctypes
+from contextlib import suppress
 from typing import NamedTuple
 
 from tasks.errors import DeviceMissing
 from tasks.parameters import Device
 
 LIBRARY = "libcuda.so.1"
-NVML = "libnvidia-ml.so.1"
 TEXT_BYTES = 128  # more than any name or version that the driver writes
 
 
@@ -48,8 +48,7 @@ def query_driver() -> Driver:
     Raises:
         DeviceMissing: there is no usable GPU.
     """
-    if fault := cuda_fault():
-        raise missing_gpu(fault)
+    require(Device.CUDA)
     cuda = ctypes.CDLL(LIBRARY)
     newest, count = ctypes.c_int(), ctypes.c_int()
     cuda.cuDriverGetVersion(ctypes.byref(newest))
@@ -68,14 +67,12 @@ def _gpu(cuda: ctypes.CDLL, ordinal: int) -> Gpu:
 
 def _driver_version() -> str | None:
     """The driver's version from NVML, which comes with the driver; everything else needs libcuda alone."""
-    try:
-        nvml = ctypes.CDLL(NVML)
-    except OSError:
-        return None
     version = ctypes.create_string_buffer(TEXT_BYTES)
-    if nvml.nvmlInit_v2() or nvml.nvmlSystemGetDriverVersion(version, TEXT_BYTES):
-        return None
-    return version.value.decode(errors="replace")
+    with suppress(OSError):
+        nvml = ctypes.CDLL("libnvidia-ml.so.1")
+        if not nvml.nvmlInit_v2() and not nvml.nvmlSystemGetDriverVersion(version, TEXT_BYTES):
+            return version.value.decode(errors="replace")
+    return None
 
 
 def require(device: Device) -> None:

@@ -1,6 +1,6 @@
 """Letters for names in pictures: matplotlib's own font has no Chinese letters, and draws a box for any it lacks."""
 
-import functools
+from functools import cache
 from typing import Any
 
 # Fonts with Chinese letters that systems come with, the commonest first; most have Japanese and Korean ones, too.
@@ -10,16 +10,16 @@ FAMILIES = (
 )  # fmt: skip
 
 
-@functools.cache
+@cache
 def list_families() -> list[str]:
     """The fonts that matplotlib takes letters from: each letter comes from the first font that has it."""
     from matplotlib.font_manager import fontManager
 
-    installed = set(fontManager.get_font_names())
+    installed = fontManager.get_font_names()
     return ["sans-serif", *(each for each in FAMILIES if each in installed)]
 
 
-@functools.cache
+@cache
 def _open_fonts() -> dict[str, Any]:
     """The fonts that letters are taken from, by file, in order."""
     from matplotlib.font_manager import FontProperties, findfont, get_font

@@ -74,15 +74,16 @@ class Process(Generic[Item, Result]):
         """
         try:
             self._connection.send(item)
-            done, found = self._connection.recv()
+            done, result = self._connection.recv()
         except (EOFError, ConnectionError) as error:
-            found = f"a worker process exited with code {self._process.wait()}"
             raise EnvironmentProblem(
-                found, "a process that keeps running", "see that there is enough memory"
+                f"a worker process exited with code {self._process.wait()}",
+                "a process that keeps running",
+                "see that there is enough memory",
             ) from error
         if done:
-            return found  # type: ignore[no-any-return]
-        raise found
+            return result  # type: ignore[no-any-return]
+        raise result
 
     def close(self) -> None:
         """End the process."""
@@ -98,7 +99,7 @@ def run_on_cores(
 
     Work that has not begun when the block ends is never done.
     """
-    idle: queue.SimpleQueue[Callable[[Item], Result]] = queue.SimpleQueue()
+    idle = queue.SimpleQueue[Callable[[Item], Result]]()
 
     def run(item: Item) -> Result:
         worker = idle.get()
@@ -119,7 +120,7 @@ def run_on_cores(
 def main(descriptor: int) -> None:
     """Do what the parent asks for, until it asks no more."""
     with Connection(descriptor) as parent, suppress(EOFError, ConnectionError):
-        work: Callable[[Any], Any] = parent.recv()
+        work = parent.recv()
         while True:
             item = parent.recv()
             try:

@@ -41,6 +41,6 @@ def keep_imports() -> None:
     Otherwise glibc gives each thread an arena of its own, made of fresh pages, which a virtual machine is slow to
     clear. Without glibc, nothing happens.
     """
-    with suppress(AttributeError, OSError, TypeError):
+    with suppress(AttributeError):
         ctypes.CDLL(None).mallopt(ARENA_MAX, 1)
     gc.freeze()

@@ -34,6 +34,6 @@ def read_settings() -> Settings:
     return _settings(*map(os.environ.get, VARIABLES))
 
 
-@lru_cache(maxsize=1)
+@lru_cache(1)
 def _settings(*_: str | None) -> Settings:
     return Settings()

@@ -69,16 +69,6 @@ class Option(NamedTuple):
         return f"Only for {WORDS[self.applies_to]}." if self.applies_to else ""
 
 
-class RemovedField(NamedTuple):
-    """A parameter that was removed: documents may still have its ``harmless`` value, which is ignored.
-
-    Its model declares it: ``removed: ClassVar[dict[str, RemovedField]] = {"name": RemovedField(0.0, "do this")}``.
-    """
-
-    harmless: Any
-    action: str  # what to do instead
-
-
 def spell_flag(name: str) -> str:
     """The option for a field, unless its declaration names another."""
     return f"--{name.replace('_', '-')}"
@@ -130,8 +120,8 @@ def _suit_form(schema: dict[str, Any], model: "type[ParameterModel]") -> None:
         if words := list(filter(None, [field.get("description"), limits, empty and f"Empty: {empty}."])):
             field["description"] = " ".join(words)
         field["position"] = list(fields).index(name)
-    for name, removed in model.removed.items():  # the server checks stored parameters by this schema
-        schema.setdefault("patternProperties", {})[f"^{name}$"] = {"enum": [removed.harmless, None]}
+    for name in model.removed:  # the server checks stored parameters by this schema
+        schema.setdefault("patternProperties", {})[f"^{name}$"] = {"enum": [0, None]}
 
 
 def _spell(default: Any) -> str:
@@ -152,7 +142,7 @@ class ParameterModel(BaseModel):
     applies_to: ClassVar[Use] = Use.EVERY  # what its fields apply to, unless they say otherwise
     shown_for: ClassVar[Use] = Use.EVERY  # what its form is shown for
     source_field: ClassVar[str] = ""  # the field that says where data are; empty if it has none
-    removed: ClassVar[dict[str, RemovedField]] = {}  # parameters of earlier releases, by name
+    removed: ClassVar[dict[str, str]] = {}  # what to use instead of parameters of earlier releases, by their names
 
     @classmethod
     def list_models(cls) -> list[type["ParameterModel"]]:
@@ -186,13 +176,13 @@ class ParameterModel(BaseModel):
     def _normalize_values(cls, values: Any) -> Any:
         """Join a sheet or query to its source, and drop nulls, which a form sends for empty fields.
 
-        Removed parameters are dropped where they change nothing, and refused elsewhere.
+        Removed parameters are dropped where they are 0 or null, which changes nothing, and refused elsewhere.
         """
         if not isinstance(values, dict):
             return values
-        for name, removed in cls.removed.items():
-            if values.get(name) not in (None, removed.harmless):
-                about = {"flag": spell_flag(name), "action": removed.action}
+        for name, action in cls.removed.items():
+            if values.get(name):
+                about = {"flag": spell_flag(name), "action": action}
                 raise PydanticCustomError("removed", "{flag} was removed: {action}", about)
         values = cls.drop_removed(values)
         if cls.source_field:

@@ -6,7 +6,7 @@ from pydantic import Field, ValidationError, create_model, field_validator, mode
 from pydantic.json_schema import SkipJsonSchema
 
 from tasks.parameters.data import TABLE_FORMATS, Data, Names
-from tasks.parameters.form import ParameterModel, RemovedField, Use, declare_field
+from tasks.parameters.form import ParameterModel, Use, declare_field
 from tasks.parameters.training import (
     BOOK_DATASETS,
     DEVICE,
@@ -139,8 +139,8 @@ class Found(ParameterModel):
 class RetrainParameters(LearningParameters):
     """The parameters of one retrain."""
 
-    removed: ClassVar[dict[str, RemovedField]] = {
-        "sign_key": RemovedField(None, "run model_signing sign key on the version: see docs/models.md, Attestation"),
+    removed: ClassVar[dict[str, str]] = {
+        "sign_key": "run model_signing sign key on the version: see docs/models.md, Attestation"
     }
     tuned: bool = declare_field(
         False, "Use the settings that gradmill tune found last, where none are given.", flag="--tuned/--no-tuned"

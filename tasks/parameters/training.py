@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from tasks.parameters.form import WORDS, ParameterModel, RemovedField, Use, declare_field, option_of
+from tasks.parameters.form import WORDS, ParameterModel, Use, declare_field, option_of
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
 FASHION_MNIST = "fashion-mnist"
@@ -105,8 +105,8 @@ class Hyperparameters(ParameterModel):
 class Training(ParameterModel):
     """How to train. Settings that are not given are the book's or, for own data, found by rules."""
 
-    removed: ClassVar[dict[str, RemovedField]] = {
-        "dropout": RemovedField(0.0, "use --weight-decay: a linear model has no units that could be dropped")
+    removed: ClassVar[dict[str, str]] = {
+        "dropout": "use --weight-decay: a linear model has no units that could be dropped"
     }
 
     model: ModelName = declare_field(

@@ -116,9 +116,9 @@ def repeat_parameters(name: str, given: dict[str, Any], with_found: bool = False
     champion = model_folder.find_manifest(name, model_folder.resolve_version(name, None))
     asked = champion.parameters.model_dump(mode="json")
     training, data = Training.drop_removed(asked["training"]), asked["data"]
-    for option, removed in Training.removed.items():
-        if (value := asked["training"].get(option, removed.harmless)) != removed.harmless:
-            print_message(f"{option} {value} of version {champion.version} is ignored: {removed.action}")
+    for option, action in Training.removed.items():
+        if value := asked["training"].get(option):
+            print_message(f"{option} {value} of version {champion.version} is ignored: {action}")
     if champion.dataset.split:
         now, path = given.get("data", {}), artifact_paths.source(name)
         if known := Source.find(path, NAME_SOURCE):

@@ -1,7 +1,6 @@
 """A mirror's folder by fsspec URL: each file is replaced in one step, or not at all."""
 
 import os
-import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,6 +9,7 @@ from typing import Any
 
 from tasks.errors import DataError, EnvironmentProblem, UsageError
 from tasks.machine.words import pip_install
+from tasks.parameters.addresses import require_no_credentials
 from tasks.store import atomic, folders, regular_files
 
 LOCAL = ("file", "local")
@@ -31,21 +31,17 @@ def check(url: str) -> None:
             raise UsageError(f"{url!r} names no folder", "a URL, or a path", "name one")
         if path.startswith("~") and os.path.expanduser(path) == path:  # noqa: PTH111  (no error)
             raise UsageError(f"{url}: no such user", "a path", "name another")
-    elif protocol not in OBJECT_STORES:
-        known = ", ".join(f"{each}://" for each in (*OBJECT_STORES, "file"))
-        raise UsageError(
-            f"{_without_secrets(url)} uses a protocol that cannot replace a file in one step",
-            f"{known}, or a path",
-            "name an object store, or mount the share and give its path",
-        )
-    elif _without_secrets(url) != url:
-        raise UsageError(
-            f"{_without_secrets(url)} has credentials or a query in it",
-            "a URL that may be logged",
-            "give credentials in the environment or in the store's own configuration files, such as AWS_ACCESS_KEY_ID",
-        )
-    elif not path.strip("/"):
-        raise UsageError(f"{url} names no bucket", f"{protocol}://BUCKET/FOLDER", "name one")
+    else:
+        require_no_credentials(url)
+        if protocol not in OBJECT_STORES:
+            known = ", ".join(f"{each}://" for each in (*OBJECT_STORES, "file"))
+            raise UsageError(
+                f"{url} uses a protocol that cannot replace a file in one step",
+                f"{known}, or a path",
+                "name an object store, or mount the share and give its path",
+            )
+        if not path.strip("/"):
+            raise UsageError(f"{url} names no bucket", f"{protocol}://BUCKET/FOLDER", "name one")
     try:
         import fsspec
 
@@ -65,7 +61,7 @@ class RemoteFolder:
         """Open the folder, whether it exists or not.
 
         Raises:
-            UsageError: as for ``check``.
+            UsageError: as for ``check``; or the folder is in ``artifacts/``: copies would be beside their originals.
         """
         check(url)
         from fsspec.core import url_to_fs
@@ -75,13 +71,6 @@ class RemoteFolder:
             # A worker lives for weeks, so neither credentials nor folder listings are cached.
             self._files, self._path = url_to_fs(url, skip_instance_cache=True, use_listings_cache=False)
         self.local = Path(self._path) if split(url)[0] in LOCAL else None
-
-    def require_outside(self) -> None:
-        """Fail if copies would be stored beside their originals.
-
-        Raises:
-            UsageError: the folder is in ``artifacts/``.
-        """
         if self.local and (place := folders.find_folder_of(self.local)):
             found = f"{self.url} is in the artifacts folder itself, in {place}"
             raise UsageError(found, "a folder outside of it", "choose one on another disk or host")
@@ -143,8 +132,3 @@ def split(url: str) -> tuple[str, str]:
     """Split a URL into its protocol, which is ``file`` for a plain path, and what follows it."""
     protocol, separator, path = url.partition("://")
     return (protocol, path) if separator else ("file", url)
-
-
-def _without_secrets(url: str) -> str:
-    """The URL without user, password and query. ``abfs://CONTAINER@ACCOUNT`` has no password and stays."""
-    return re.sub(r"[?#].*", "?…", re.sub(r"://[^@]*:[^@]*@", "://…@", url, flags=re.DOTALL), flags=re.DOTALL)

@@ -15,6 +15,7 @@ import pytest
 import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
 from PIL import Image
 
 import candidate
@@ -155,8 +156,8 @@ def test_prepared_splits_hold_the_pixels_and_labels_that_torchvision_reads(
     prepared = candidate.plain(preprocess)(RunFolder(path=Path("unused")), validated, Data(), 0)
     for split, is_train in ((prepared.train, True), (prepared.test, False)):
         arrays, theirs = safetensors.numpy.load_file(split.path), Theirs("unused", train=is_train)
-        np.testing.assert_array_equal(arrays["images"], theirs.data.numpy(), strict=True)
-        np.testing.assert_array_equal(arrays["labels"], theirs.targets.numpy())
+        assert_array_equal(arrays["images"], theirs.data.numpy(), strict=True)
+        assert_array_equal(arrays["labels"], theirs.targets.numpy())
     assert prepared.class_names == CLASS_NAMES
     assert prepared.digest == "1c441722ee93294cd4f52b236c6e853641c2df0e63d87e6fd6e810bf6ef84818", "as ever"
 
@@ -170,8 +171,8 @@ def test_images_are_resized_as_torchvision_does_it_and_kept_as_they_came_for_oth
     recipe = Pixels(shape=(7, 7, *shape[2:]), scale=1 / 255, resize="bilinear")
     made = write_splits("rows", examples, examples, recipe, "classification", class_names=("a", "b"))
     theirs = [np.asarray(Resize(7)(Image.fromarray(image))) for image in inputs]
-    np.testing.assert_array_equal(read_split(made.test, made).inputs, theirs)
-    np.testing.assert_array_equal(read_split(made.raw_test, made).inputs, inputs)
+    assert_array_equal(read_split(made.test, made).inputs, theirs)
+    assert_array_equal(read_split(made.raw_test, made).inputs, inputs)
 
 
 def test_raw_files_that_changed_since_they_were_validated_are_refused(fashion_mnist: Path) -> None:

@@ -9,6 +9,7 @@ import sklearn.calibration
 import sklearn.metrics
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
 from own_tables import category
@@ -38,7 +39,7 @@ def pixels(axes: Axes) -> Any:
 def test_the_confusion_matrix_has_the_true_classes_in_rows_and_of_many_those_that_are_mistaken_most() -> None:
     truth, answer = np.repeat([[0, 0, 2, 2], [0, 1, 0, 2]], [8, 2, 1, 3], axis=1)
     (axes,) = plots.draw_confusion_matrix(truth, answer, "abc").axes
-    np.testing.assert_allclose(pixels(axes), np.array([[8, 2, 0], [0, 0, 0], [2.5, 0, 7.5]]) / 10)
+    assert_allclose(pixels(axes), np.array([[8, 2, 0], [0, 0, 0], [2.5, 0, 7.5]]) / 10)
     assert texts(axes.texts) == [*"820000103"]
     truth, answer = (np.append(np.arange(150), [code] * 4) for code in (140, 3))
     (axes,) = plots.draw_confusion_matrix(truth, answer, [*map(str, range(150))]).axes
@@ -62,7 +63,7 @@ def test_every_image_stands_whole_in_its_colours_under_its_labels_and_errors_are
     drawn = [axes for axes in plots.draw_misclassified(images, "aab", "aaa").axes if axes.images]
     assert [axes.get_title() for axes in drawn] == ["a\na", "a\na", "a\nb"]
     assert [at for at, axes in enumerate(drawn) if axes.title.get_color() == plots.WRONG] == [2]
-    np.testing.assert_array_equal([pixels(axes) for axes in drawn], images)
+    assert_array_equal([pixels(axes) for axes in drawn], images)
     assert {axes.images[0].get_clim() for axes in drawn} == {(0, 255)}
 
 
@@ -93,10 +94,10 @@ def test_thresholds_show_scikit_learns_curves_with_their_areas_and_chance() -> N
     left, right = map(lines, plots.draw_thresholds(score, positive, "$late$").axes)
     false_rate, recall, _ = sklearn.metrics.roc_curve(positive, score, drop_intermediate=False)
     area = sklearn.metrics.roc_auc_score(positive, score)
-    np.testing.assert_allclose(left[f"area {area:.3f}"], np.column_stack([false_rate, recall]))
+    assert_allclose(left[f"area {area:.3f}"], np.column_stack([false_rate, recall]))
     precision, recall, _ = sklearn.metrics.precision_recall_curve(positive, score)
     average = sklearn.metrics.average_precision_score(positive, score)
-    np.testing.assert_allclose(right[f"average precision {average:.3f}"], np.column_stack([recall, precision])[::-1])
+    assert_allclose(right[f"average precision {average:.3f}"], np.column_stack([recall, precision])[::-1])
     assert left["chance"] == [[0, 0], [1, 1]]
     assert right["chance"][0][1] == pytest.approx(positive.mean())
 

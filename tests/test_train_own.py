@@ -10,6 +10,7 @@ import safetensors.numpy
 import scipy.special
 import sklearn.datasets
 import torch
+from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.metrics import log_loss
@@ -177,7 +178,7 @@ def test_a_classifier_is_as_good_as_a_converged_fit_of_scikit_learn(table: str, 
     expected = fit.coef_.T if num_classes > 2 else fit.coef_.T * [-0.5, 0.5]
     centred = W - W.mean(axis=1, keepdims=True)  # softmax does not see what is added to all scores
     tolerance = 1e-2 if solver == "reference" or table == "digits" else 2e-3  # of nearly collinear columns 0.87 %
-    np.testing.assert_allclose(centred, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+    assert_allclose(centred, expected, rtol=0, atol=tolerance * np.abs(expected).max())
     inputs, truth = one_hot(prepared, "test")
     ours, best = (
         log_loss(truth, each, labels=range(num_classes))
@@ -206,8 +207,8 @@ def test_a_regression_has_the_weights_of_scikit_learns_least_squares(
     W, _, found = solve(prepared, solver, **options)
     fit = Ridge(alpha=0.05 * len(truth), tol=1e-12) if options else LinearRegression()
     fit.fit(inputs, truth)  # which centres, then takes scipy's lstsq: minimum norm
-    np.testing.assert_allclose(found[:, 0], fit.predict(one_hot(prepared, "test")[0]), atol=1e-5 * scale)
-    np.testing.assert_allclose(W[:, 0] * scale, fit.coef_, atol=1e-5 * scale)
+    assert_allclose(found[:, 0], fit.predict(one_hot(prepared, "test")[0]), atol=1e-5 * scale)
+    assert_allclose(W[:, 0] * scale, fit.coef_, atol=1e-5 * scale)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +243,7 @@ def test_at_a_condition_number_of_1e6_the_prediction_is_of_minimum_norm_and_colu
     expected = np.linalg.pinv(inputs - inputs.mean(axis=0), rcond=1e-5) @ (fitted - fitted.mean())
     for solver in ("concise", "reference"):
         W, *_ = solve(prepared, solver)
-        np.testing.assert_allclose(W[:, 0] * target_of(prepared).scale, expected, atol=1e-5)
+        assert_allclose(W[:, 0] * target_of(prepared).scale, expected, atol=1e-5)
     assert learn(prepared).collinear == ("a", "b"), "a constant is no news here"
 
 
@@ -270,7 +271,7 @@ def test_weights_that_noise_alone_makes_too_large_for_float32_are_smaller_ones_a
         fits = np.cumsum(parts[:, values > 1e-5 * values[0]], axis=1)
         ranks.append(int((np.linalg.norm(fits, axis=0) <= LARGEST_NORM).sum()))
         if loss == "squared":
-            np.testing.assert_allclose(weights(learning)[0][:, 0], fits[:, ranks[-1] - 1], atol=1e-4)
+            assert_allclose(weights(learning)[0][:, 0], fits[:, ranks[-1] - 1], atol=1e-4)
         assert bool(learning.collinear) == (ranks[-1] < 6)
         found = {name: each.numpy() for name, each in learning.read_weights().items()}
         content = onnx_graph.write_model(found, recipe_of(prepared), prepared.signature, {})
@@ -320,7 +321,7 @@ def test_weight_decay_auto_is_that_of_the_grid_that_is_best_on_the_last_fifth_of
     assert chosen == pytest.approx(losses[min(losses)])
     assert learning.num_examples == 64, "then all training rows are learned"
     given = learn(prepared, weight_decay=chosen)
-    np.testing.assert_array_equal(weights(learning)[0], weights(given)[0], "as if it had been given")
+    assert_array_equal(weights(learning)[0], weights(given)[0], "as if it had been given")
 
 
 def dependent(rows: int = 500) -> tuple[Array, Array]:
@@ -341,7 +342,7 @@ def test_rows_that_are_named_validation_are_watched_and_train_no_weight() -> Non
     counts = (part == 0).sum(), (part == 1).sum()
     assert (learning.num_examples, learning.num_validation) == counts, "and no share"
     fit = LinearRegression().fit(features[part == 0], truth[part == 0])
-    np.testing.assert_allclose(predictions(prepared, learning)[:, 0], fit.predict(features[part == 2]), atol=1e-3)
+    assert_allclose(predictions(prepared, learning)[:, 0], fit.predict(features[part == 2]), atol=1e-3)
     chosen = learn(prepared, weight_decay="auto").training.hyperparameters.weight_decay
     assert chosen == 1.0, "the most of the grid: the less is learned the better"
 
@@ -436,8 +437,8 @@ def test_the_steps_are_those_of_numpy_with_a_penalty_on_the_weights_alone(
             g = scipy.special.softmax((X[at] - mean) @ W + b, axis=1) - np.eye(3)[y[at]]
             g *= of_rows[at, None] / len(at)
             W, b = W - lr * ((X[at] - mean).T @ g + W / count), b - lr * g.sum(axis=0)
-    np.testing.assert_allclose(learned["W"], W, atol=2e-6)
-    np.testing.assert_allclose(learned["b"], b - mean @ W, atol=1e-4 if darkest else 2e-6)
+    assert_allclose(learned["W"], W, atol=2e-6)
+    assert_allclose(learned["b"], b - mean @ W, atol=1e-4 if darkest else 2e-6)
 
 
 @pytest.mark.parametrize(
@@ -469,12 +470,12 @@ def test_beside_many_levels_the_converged_fit_has_scikit_learns_minimum_in_few_s
     (X, y), (unseen, _) = one_hot(prepared, "train"), one_hot(prepared, "test")
     if classes:
         best = LogisticRegression(tol=1e-10, max_iter=10_000, solver="newton-cholesky").fit(X, y)
-        np.testing.assert_allclose(scipy.special.softmax(found, axis=1), best.predict_proba(unseen), atol=1e-3)
+        assert_allclose(scipy.special.softmax(found, axis=1), best.predict_proba(unseen), atol=1e-3)
         return
     fit, scale = LinearRegression().fit(X, y), target_of(prepared).scale
-    np.testing.assert_allclose(found[:, 0], fit.predict(unseen), atol=3e-3 * scale)
+    assert_allclose(found[:, 0], fit.predict(unseen), atol=3e-3 * scale)
     if dense_inputs == 2_500:
-        np.testing.assert_allclose(W[:, 0] * scale, fit.coef_, atol=1e-4 * scale)
+        assert_allclose(W[:, 0] * scale, fit.coef_, atol=1e-4 * scale)
 
 
 def test_what_is_given_stands_and_what_is_not_follows_from_the_rows() -> None:

@@ -149,6 +149,17 @@ def prefect_api(server: str, server_settings: "Settings") -> Iterator[str]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def module_folder(server_settings: "Settings", tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder of the module's own, into whose ``artifacts`` its fixtures retrain once, on the same server."""
+    from prefect_api import use_server
+
+    folder = tmp_path_factory.mktemp("module")
+    with pytest.MonkeyPatch.context() as patch, use_server(server_settings):
+        patch.setenv("GRADMILL_ARTIFACTS", str(folder / "artifacts"))
+        yield folder
+
+
 @pytest.fixture
 def ui(server: str, monkeypatch: pytest.MonkeyPatch) -> "Iterator[Server]":
     """The server of all tests without any deployment."""

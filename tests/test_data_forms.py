@@ -2,11 +2,10 @@
 
 import datetime
 import itertools
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -27,14 +26,10 @@ import dated_tables
 import gradmill
 from documents import ask, column, inspect, load, measure, retrain, rules
 from gradmill.rows import NO_NUMBER, InputColumn, Part, parse_number
-from prefect_api import use_server
 from table_files import written
 from tasks.data.io.date_parts import read_dates
 from tasks.data.io.tabular import parse_form
 from written_tables import digest, examined, recipe
-
-if TYPE_CHECKING:
-    from prefect.settings import Settings
 
 Rows = dict[str, Any]
 NUMBERS = {  # and the separators of Python's own format that they have
@@ -193,16 +188,12 @@ def is_unchanged(*options: str | Path) -> bool:
 
 
 @pytest.fixture(scope="module")
-def store(server_settings: "Settings", tmp_path_factory: pytest.TempPathFactory) -> Path:
+def store(module_folder: Path) -> Path:
     """A version of the table in Parquet, and one of American text."""
-    folder = tmp_path_factory.mktemp("forms")
-    at = ("--artifacts", folder / "artifacts")
-    with use_server(server_settings):
-        made = make(written(folder / "rows.parquet", draw_rows()), *at)
-        american = write_american(folder / "rows.csv", draw_rows())
-        retrain("linear-regression", "american", american, *at, target="sales")
-    (folder / "made.json").write_text(json.dumps(made["metrics"]))
-    return folder / "artifacts"
+    make(written(module_folder / "rows.parquet", draw_rows()))
+    american = write_american(module_folder / "rows.csv", draw_rows())
+    retrain("linear-regression", "american", american, target="sales")
+    return module_folder / "artifacts"
 
 
 @pytest.mark.slow
@@ -226,7 +217,8 @@ def test_a_table_is_the_same_data_and_gives_the_same_answers_in_any_form(
     assert figures == pytest.approx([figures[0]] * len(figures), rel=1e-6)
     assert is_unchanged("--data", whole, *at)
     if name != "CSV without a date":
-        assert rmse == pytest.approx(load(store.parent / "made.json")["rmse"], rel=1e-6)
+        made = load(store / "models/sales/1/manifest.json")["metrics"]
+        assert rmse == pytest.approx(made["rmse"], rel=1e-6)
     if name not in ("american", "german", "CSV without a date"):  # whose rows are others to a version of numbers
         judged = ask("evaluate", "sales", folder, "--artifacts", store)["metrics"]["rmse"]
         assert judged == pytest.approx(figures[0], rel=1e-6)

@@ -6,7 +6,7 @@ Figures are worked out by numpy and scikit-learn from the rows themselves, or fr
 import re
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
@@ -18,12 +18,8 @@ from sklearn.metrics import accuracy_score, log_loss, r2_score, recall_score, ro
 
 from command_line import assert_clear, typed
 from documents import ask, load, retrain
-from prefect_api import use_server
 from table_files import written
 from tasks.store import model_folder
-
-if TYPE_CHECKING:
-    from prefect.settings import Settings
 
 Array = np.ndarray[Any, Any]
 ROWS = 1200
@@ -60,15 +56,12 @@ OPTIONS = {
 
 
 @pytest.fixture(scope="module")
-def made(server_settings: "Settings", tmp_path_factory: pytest.TempPathFactory) -> TrainedStore:
+def made(module_folder: Path) -> TrainedStore:
     """A regression whose rows are split by time, and a classifier."""
-    folder, reports = tmp_path_factory.mktemp("judged"), {}
-    old = written(folder / "old.csv", sales(ROWS))
-    with pytest.MonkeyPatch.context() as patch, use_server(server_settings):
-        patch.setenv("GRADMILL_ARTIFACTS", str(folder / "artifacts"))
-        for name, model in (("prices", "linear-regression"), ("kinds", "softmax-regression")):
-            reports[name] = ask("retrain", model, "--name", name, "--data", old, *OPTIONS[name], "--no-predict")
-    return TrainedStore(folder, reports)
+    reports, old = {}, written(module_folder / "old.csv", sales(ROWS))
+    for name, model in (("prices", "linear-regression"), ("kinds", "softmax-regression")):
+        reports[name] = ask("retrain", model, "--name", name, "--data", old, *OPTIONS[name], "--no-predict")
+    return TrainedStore(module_folder, reports)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -19,10 +19,6 @@ from PIL import Image
 from command_line import typed
 from documents import ask, counts, rules
 from image_folders import drawn, write
-from prefect_api import use_server
-
-if TYPE_CHECKING:
-    from prefect.settings import Settings
 
 COUNTS = {"cat": 60, "dog": 50, "owl": 40}
 
@@ -187,12 +183,10 @@ def test_more_weights_than_may_be_are_exit_4_and_name_the_side_that_fits(
 
 
 @pytest.fixture(scope="module")
-def made(server_settings: "Settings", tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(module_folder: Path) -> Path:
     """A folder of pictures and a version of it, made by the command line."""
-    folder = tmp_path_factory.mktemp("pets")
-    with use_server(server_settings):
-        learn(write(folder / "pets", COUNTS), "--no-predict", "--artifacts", folder / "artifacts")
-    return folder
+    learn(write(module_folder / "pets", COUNTS), "--no-predict")
+    return module_folder
 
 
 def learn(source: Path, *options: str | Path) -> Any:

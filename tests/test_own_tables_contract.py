@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,12 +19,8 @@ import safetensors.numpy
 
 from command_line import assert_clear, typed
 from documents import ask, column, counts, inspect, load, retrain, rules
-from prefect_api import use_server
 from served_folders import serve
 from table_files import FORMATS, written
-
-if TYPE_CHECKING:
-    from prefect.settings import Settings
 
 ROWS = 400
 RNG = np.random.default_rng(0)
@@ -394,15 +390,13 @@ def replaced(table: pa.Table, name: str, values: Any) -> pa.Table:
 
 
 @pytest.fixture(scope="module")
-def kept(server_settings: "Settings", tmp_path_factory: pytest.TempPathFactory) -> Path:
+def kept(module_folder: Path) -> Path:
     """An artifacts folder with a version of a table and one of classes, made by the command line."""
-    folder, rows = tmp_path_factory.mktemp("kept"), first_rows()
+    rows = first_rows()
     kinds = np.array([10, 9, 7])[np.digitize(rows["x"].to_numpy(), [-0.5, 0.5])]
-    table, at = written(folder / "first.parquet", rows), ("--artifacts", folder / "artifacts")
-    with use_server(server_settings):
-        retrain("linear-regression", "own", table, "--category", "k", *at)
-        retrain("softmax-regression", "kinds", written(folder / "kinds.csv", {"x": rows["x"], "y": kinds}), *at)
-    return folder
+    retrain("linear-regression", "own", written(module_folder / "first.parquet", rows), "--category", "k")
+    retrain("softmax-regression", "kinds", written(module_folder / "kinds.csv", {"x": rows["x"], "y": kinds}))
+    return module_folder
 
 
 @pytest.fixture
@@ -633,7 +627,7 @@ class GrownTable(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def grown(kept: Path, server_settings: "Settings", tmp_path_factory: pytest.TempPathFactory) -> GrownTable:
+def grown(kept: Path, tmp_path_factory: pytest.TempPathFactory) -> GrownTable:
     folder = tmp_path_factory.mktemp("grown")
     at = Path(shutil.copytree(kept / "artifacts", folder / "artifacts"))
     more = replaced(first_rows(250, seed=6), "c", every("e", *["a"] * 4, "b", "d", "b", "d", "b", rows=250))
@@ -643,8 +637,7 @@ def grown(kept: Path, server_settings: "Settings", tmp_path_factory: pytest.Temp
     for number, rows in enumerate((first_rows(), more, rest)):
         written(folder / "later" / f"{number}.parquet", rows.append_column("z", rows["x"]))
     given = ("--data", folder / "later", "--ignore", "z", "--accept-data", "--no-predict")
-    with use_server(server_settings):
-        report = ask("retrain", "own", *given, "--artifacts", at)
+    report = ask("retrain", "own", *given, "--artifacts", at)
     return GrownTable(at, folder / "later", report, 250 + 9 + 5)
 
 

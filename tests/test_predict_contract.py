@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,12 +26,8 @@ import table_files
 from candidate import job_document
 from command_line import answer, assert_clear, typed
 from prediction_jobs import added_by_hand, contents
-from prefect_api import use_server
 from table_files import written
 from tasks.store import model_folder, predictions
-
-if TYPE_CHECKING:
-    from prefect.settings import Settings
 
 Row = dict[str, Any]
 Make = Callable[[Path], object]
@@ -72,15 +68,13 @@ def by_hand(row: Row) -> float:
 
 
 @pytest.fixture(scope="module")
-def made(server_settings: "Settings", tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(module_folder: Path) -> Path:
     """The store of a regression and a classifier of a table, made by the command line."""
-    folder = tmp_path_factory.mktemp("predict")
-    (folder / "houses.csv").write_bytes(as_csv(houses(600, seed=0)))
-    own = f"--category zone --data {folder / 'houses.csv'} --artifacts {folder / 'artifacts'}"
-    with use_server(server_settings):
-        answer(f"retrain linear-regression --name houses --target price --ignore id,kind {own}")
-        answer(f"retrain softmax-regression --name kinds --target kind --ignore id,price {own}")
-    return folder / "artifacts"
+    (module_folder / "houses.csv").write_bytes(as_csv(houses(600, seed=0)))
+    own = f"--category zone --data {module_folder / 'houses.csv'}"
+    answer(f"retrain linear-regression --name houses --target price --ignore id,kind {own}")
+    answer(f"retrain softmax-regression --name kinds --target kind --ignore id,price {own}")
+    return module_folder / "artifacts"
 
 
 @pytest.fixture

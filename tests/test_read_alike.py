@@ -6,7 +6,7 @@ import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import openpyxl  # type: ignore[import-untyped]
@@ -19,11 +19,7 @@ import pytest
 import table_files
 from command_line import assert_clear, typed
 from documents import ask, inspect, measure, retrain
-from prefect_api import use_server
 from table_files import written
-
-if TYPE_CHECKING:
-    from prefect.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 HEAD = "area,city,garden,price\n"
@@ -93,13 +89,11 @@ FILES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.fixture(scope="module")
-def houses(server_settings: "Settings", tmp_path_factory: pytest.TempPathFactory) -> Path:
+def houses(module_folder: Path) -> Path:
     """The store of a regression whose rows have gaps in number and category."""
-    folder = tmp_path_factory.mktemp("houses")
-    file = written(folder / "houses.parquet", table_files.houses(cities=["Bonn", "Ulm"]))
-    with use_server(server_settings):
-        retrain("linear-regression", "houses", file, "--artifacts", folder / "artifacts", target="price")
-    return folder / "artifacts"
+    file = written(module_folder / "houses.parquet", table_files.houses(cities=["Bonn", "Ulm"]))
+    retrain("linear-regression", "houses", file, target="price")
+    return module_folder / "artifacts"
 
 
 @pytest.mark.slow

@@ -86,14 +86,6 @@ def host(torchvision: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
         yield running
 
 
-@pytest.fixture
-def silent(torchvision: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A mirror that takes requests and answers none."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        monkeypatch.setattr(torchvision, "mirrors", [f"http://127.0.0.1:{listener.getsockname()[1]}/"])
-        yield
-
-
 def folder_of(path: Path, **others: bytes) -> Source:
     """A folder with the files."""
     path.mkdir(exist_ok=True)
@@ -179,12 +171,15 @@ def test_a_payload_with_another_digest_is_exit_4_whatever_torchvision_says_and_i
     assert cached() == {}
 
 
-@pytest.mark.usefixtures("silent")
-def test_a_mirror_that_is_silent_is_left_for_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mirror_that_is_silent_is_left_for_the_next(
+    torchvision: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(book_datasets, "PATIENCE_SECONDS", 0.5)
-    with pytest.raises(SourceUnreachable, match="timed out"):
-        fetch_files([TORCHVISION])
-    assert fetch_files([TORCHVISION, folder_of(tmp_path / "files")]).source == str(tmp_path / "files")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        monkeypatch.setattr(torchvision, "mirrors", [f"http://127.0.0.1:{listener.getsockname()[1]}/"])
+        with pytest.raises(SourceUnreachable, match="timed out"):
+            fetch_files([TORCHVISION])
+        assert fetch_files([TORCHVISION, folder_of(tmp_path / "files")]).source == str(tmp_path / "files")
     assert socket.getdefaulttimeout() is None
 
 

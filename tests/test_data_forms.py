@@ -4,6 +4,7 @@ import datetime
 import itertools
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -151,16 +152,9 @@ def write_zoned(path: Path, rows: Rows) -> Path:
     return written(path, pa.table(rows | {"when": pa.array(moments)}))
 
 
-def write_iso(path: Path, rows: Rows) -> Path:
-    return write_text(path, rows, "%Y-%m-%d")
-
-
-def write_american(path: Path, rows: Rows) -> Path:
-    return write_text(path, rows, "%m/%d/%Y", fee="$1,234.5", rate="1,234.5 %", sales="$1,234.5")
-
-
-def write_german(path: Path, rows: Rows) -> Path:
-    return write_text(path, rows, "%d.%m.%Y", ";", fee="1.234,5 €", rate="1.234,5 %")
+write_iso = partial(write_text, date="%Y-%m-%d")
+write_american = partial(write_text, date="%m/%d/%Y", fee="$1,234.5", rate="1,234.5 %", sales="$1,234.5")
+write_german = partial(write_text, date="%d.%m.%Y", delimiter=";", fee="1.234,5 €", rate="1.234,5 %")
 
 
 def write_workbook(path: Path, rows: Rows) -> Path:

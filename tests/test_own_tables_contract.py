@@ -211,42 +211,41 @@ def test_a_table_that_cannot_be_learned_is_exit_4_and_says_what_to_do(case: str,
 
 LONG = np.random.default_rng(0).normal(size=60_000)
 NEARLY = once(LONG, 1, 0)  # in a row that is not sampled
-WARNINGS: dict[str, tuple[Columns, str, str, *tuple[str, ...]]] = {
-    "one value": (with_y(c=every(3)), "warning", "constant-column c"),
-    "no value": (with_y(c=pa.nulls(ROWS)), "warning", "constant-column c"),
-    "a column twice": (with_y(c=X), "warning", "duplicate-column c"),
+WARNINGS: dict[str, tuple[Columns, str, *tuple[str, ...]]] = {
+    "one value": (with_y(c=every(3)), "constant-column c"),
+    "no value": (with_y(c=pa.nulls(ROWS)), "constant-column c"),
+    "a column twice": (with_y(c=X), "duplicate-column c"),
     "two after one nearly equal": (
-        {"a": LONG, "b": NEARLY, "c": NEARLY, "y": LONG[::-1]}, "warning", "duplicate-column c"
+        {"a": LONG, "b": NEARLY, "c": NEARLY, "y": LONG[::-1]}, "duplicate-column c"
     ),
-    "half missing": (with_y(c=[*X[:200], *[None] * 200]), "warning", "missing-values c"),
-    "the target in other units": (with_y(c=3 * Y + 1), "warning", "predicts-alone c"),
-    "a far mean": (with_y(c=1.7e9 + 3 * X), "warning", "offset c"),
-    "one number in float32": (with_y(c=1.7e9 + X), "warning", "offset c", "one number in float32", "subtract"),
-    "tiny numbers": (with_y(c=(3 + X) * 1e-300), "warning", "offset c", "0 in float32", "scale it up"),
-    "rows at odds": ({"x": N // 2, "y": Y}, "warning", "equal-rows"),
-    "one pair at odds": ({"x": once(X, 399, X[0]), "y": Y}, "note", "equal-rows"),
+    "half missing": (with_y(c=[*X[:200], *[None] * 200]), "missing-values c"),
+    "the target in other units": (with_y(c=3 * Y + 1), "predicts-alone c"),
+    "a far mean": (with_y(c=1.7e9 + 3 * X), "offset c"),
+    "one number in float32": (with_y(c=1.7e9 + X), "offset c", "one number in float32", "subtract"),
+    "tiny numbers": (with_y(c=(3 + X) * 1e-300), "offset c", "0 in float32", "scale it up"),
+    "rows at odds": ({"x": N // 2, "y": Y}, "equal-rows"),
     **{
-        f"text such as {form.format(1)}": (with_y(c=[form.format(at + 1234) for at in N]), "warning", "looks-like c")
+        f"text such as {form.format(1)}": (with_y(c=[form.format(at + 1234) for at in N]), "looks-like c")
         for form in ("USD {:,}.50", "{:,} EUR", "({:,})", "01 Jan {}", "12-OCT-{}")
     },
     **{
         f"months such as {form.format(2019)}": (
-            with_y(c=every(*[form.format(year) for year in (2019, 2020)])), "warning", "looks-like c"
+            with_y(c=every(*[form.format(year) for year in (2019, 2020)])), "looks-like c"
         )
         for form in ("Januar {}", "Sept. {}", "März {}", "août {}", "{}-01", "{}/1", "01/{}", "{}Q1", "Q4 {}")
     },
-    "short months": (with_y(c=every("Jan 19", "Mai-20")), "warning", "looks-like c"),
-    "numbers of rows": ({"c": 1000 - N[:100], "x": X[:100], "y": Y[:100]}, "warning", "counts-rows c"),
-    "levels of few rows": (with_y(c=every(*[f"level {at}" for at in range(50)])), "warning", "rare-levels c"),
-    "a class given away": ({"x": X, "c": every("is a", "is b"), "y": every("a", "b")}, "warning", "predicts-alone c"),
+    "short months": (with_y(c=every("Jan 19", "Mai-20")), "looks-like c"),
+    "numbers of rows": ({"c": 1000 - N[:100], "x": X[:100], "y": Y[:100]}, "counts-rows c"),
+    "levels of few rows": (with_y(c=every(*[f"level {at}" for at in range(50)])), "rare-levels c"),
+    "a class given away": ({"x": X, "c": every("is a", "is b"), "y": every("a", "b")}, "predicts-alone c"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", WARNINGS)
 def test_what_is_odd_is_said_and_stops_nothing(case: str, tmp_path: Path) -> None:
-    columns, severity, rule, *words = WARNINGS[case]
+    columns, rule, *words = WARNINGS[case]
     found = inspect(written(tmp_path / "t.parquet", columns))
-    assert rule in rules(found, severity)
+    assert rule in rules(found, "warning")
     assert all(each in json.dumps(found["findings"], ensure_ascii=False) for each in words)
 
 
@@ -273,10 +272,12 @@ def test_levels_of_few_rows_have_weights_of_their_own_where_that_is_requested(tm
     assert not rules(apart, "warning")
 
 
-def test_an_ordinary_table_has_no_warning(tmp_path: Path) -> None:
+def test_an_ordinary_table_has_no_warning_and_one_with_a_single_pair_at_odds_a_note(tmp_path: Path) -> None:
     noise = np.random.default_rng(1).normal(0, 1, ROWS)
     table = {"x": X, "year": every(2007, 2008, 2009), "t": X > 0.5, "y": X + noise}
     assert inspect(written(tmp_path / "t.csv", table))["findings"] == []
+    pair = inspect(written(tmp_path / "pair.csv", {"x": once(X, 399, X[0]), "y": Y}))
+    assert [(each["rule"], each["severity"]) for each in pair["findings"]] == [("equal-rows", "note")]
 
 
 @pytest.mark.parametrize("name", ["", "--name linear-regression", "--name softmax-regression"])

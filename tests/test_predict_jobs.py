@@ -87,7 +87,8 @@ def test_every_output_names_its_job_rows_and_model_and_tools_read_the_same_rows(
         assert expected_of_part.items() <= footer(done.path / part).items()
         assert pq.read_schema(done.path / part).equals(pq.read_schema(done.path / parts[0]))
     assert {path.name for path in done.path.iterdir()} == {"_job.json", *parts}
-    answers = table(done)
+    answers, file = table(done), tmp_path / "answers.parquet"
+    predict_rows(**asked, output=file)
     assert table(predict_rows(**asked, shard_rows=123, workers=1)).equals(answers)
     frame = answers.to_pandas()
     assert [*frame] == ["row", "source", "prediction", "rejected"]
@@ -99,6 +100,7 @@ def test_every_output_names_its_job_rows_and_model_and_tools_read_the_same_rows(
         pd.read_parquet(done.path),
         duckdb.connect().execute(f"from '{done.path}/part-*.parquet' order by row").df(),
         pl.read_parquet(f"{done.path}/part-*.parquet").sort("row").to_pandas(),
+        pd.read_parquet(file),
     ):
         pd.testing.assert_frame_equal(read.astype(frame.dtypes), frame)
 
@@ -443,16 +445,6 @@ def test_a_file_of_json_lines_has_the_columns_that_any_row_has(tmp_path: Path) -
     rows = pd.read_csv(tmp_path / "out.csv")
     assert [*rows] == ["x1", "x2", "who", "prediction", "rejected"]
     assert rows["who"].fillna("").tolist() == ["", "me"]
-
-
-def test_of_arrays_the_file_has_row_and_source(tmp_path: Path) -> None:
-    source, rejects = with_bad_rows(tmp_path, [0, 1234]), [0, 1234]
-    predict_rows(input=source, output=tmp_path / "out.parquet", max_rejects=2, shard_rows=700)
-    found = pq.read_table(tmp_path / "out.parquet").to_pandas()
-    assert [*found] == ["row", "source", "prediction", "rejected"]
-    assert (found["row"].tolist(), {*found["source"]}) == ([*range(2500)], {source})
-    assert found.index[found["prediction"].isna()].tolist() == rejects
-    assert found.index[found["rejected"].notna()].tolist() == rejects
 
 
 @pytest.mark.slow

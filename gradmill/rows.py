@@ -24,7 +24,7 @@ Unknown = Literal["reject", "average"]
 UNKNOWN = -1.0
 NO_NUMBER = np.inf
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?[iI]nf(inity)?|[nN][aA][nN]", re.ASCII)
-HEX = re.compile(r"[+-]?0[xX][0-9a-fA-F]{1,15}")
+HEX = re.compile(r"0[xX][0-9a-fA-F]{1,15}")
 TRUTH = {"false": 0.0, "true": 1.0}  # in any case
 SPACE = "[ \u00a0\u202f]?"  # before a sign that follows a number, or between thousands
 NUMBER_FORM = re.compile(r"(\D*)1([.,' ])234([.,])5(\D*)")  # such as $1,234.5
@@ -108,7 +108,7 @@ class InputColumn:
     def _encode_date(self, value: Any) -> float:
         if self._is_missing(value) or (isinstance(value, str) and not value.strip()):
             return np.nan
-        if (moment := read_date(value, self.form, self.zone)) is None:
+        if (moment := read_date(value, self.form, self.zone, needs_date=self.part != "hour")) is None:
             return NO_NUMBER
         if self.missing and moment.replace(tzinfo=None) in self._missing_dates:
             return np.nan
@@ -182,16 +182,17 @@ def date_pattern(form: str) -> str:
     return rf"^(?:{DATES[form]}(?:[ T]|$))?(?:{TIME}(?P<zone>{OFFSET})?)?$"
 
 
-def read_date(value: Any, form: str, zone: str = "") -> datetime | None:
+def read_date(value: Any, form: str, zone: str = "", needs_date: bool = False) -> datetime | None:
     """The date and time of a value, converted to ``zone`` if that is given; None if it has none.
 
-    A time of day is dated 1970-01-01. A value without a zone is taken to be in ``zone``.
+    A time of day is dated 1970-01-01, unless the value ``needs_date``. A value without a zone is taken to be in
+    ``zone``.
     """
     if isinstance(value, np.datetime64):
         value = value.astype("datetime64[us]").item()
     if isinstance(value, str):
-        value = _parse_date(value.strip(), form)
-    elif isinstance(value, time):
+        value = _parse_date(value.strip(), form, needs_date)
+    elif isinstance(value, time) and not needs_date:
         value = datetime.combine(NO_DATE, value)
     elif isinstance(value, date) and not isinstance(value, datetime):
         value = datetime.combine(value, time())
@@ -203,8 +204,10 @@ def read_date(value: Any, form: str, zone: str = "") -> datetime | None:
         return None
 
 
-def _parse_date(text: str, form: str) -> datetime | None:
+def _parse_date(text: str, form: str, needs_date: bool) -> datetime | None:
     if not text or (found := re.match(date_pattern(form), text, re.ASCII)) is None:
+        return None
+    if needs_date and not found["year"]:
         return None
     zone = find_zone(found["zone"].strip()) if found["zone"] else None
     try:

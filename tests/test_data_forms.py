@@ -29,7 +29,7 @@ from documents import ask, column, inspect, load, measure, retrain, rules
 from gradmill.rows import NO_NUMBER, InputColumn, Part, parse_number
 from table_files import written
 from tasks.data.io.date_parts import read_dates
-from tasks.data.io.tabular import parse_form
+from tasks.data.io.tabular import DateForm, parse_form
 from written_tables import digest, examined, recipe
 
 Rows = dict[str, Any]
@@ -97,7 +97,8 @@ VALUES: list[tuple[Any, pa.Array, str, str, str]] = [
     (datetime.timedelta(hours=5), pa.array([datetime.timedelta(hours=5)]), "", "", NO_DATE),
     ("0001-01-01", pa.array([datetime.date(1, 1, 1)]), "", "", "0001-01-01"),
     ("9999-12-31", pa.array([datetime.date(9999, 12, 31)]), "", "", "9999-12-31"),
-    ("13:45:00", pa.array([datetime.time(13, 45)]), "", "", "1970-01-01T13"),
+    ("13:45:00", pa.array([datetime.time(13, 45)]), "", "", "T13"),
+    (datetime.time(13, 45), pa.array(["13:45"]), "", "", "T13"),
     (np.datetime64("2024-02-29"), pa.array([datetime.date(2024, 2, 29)]), "", "", "2024-02-29"),
     (pd.NaT, pa.array([None], pa.timestamp("us")), "", "", MISSING),
     (None, pa.nulls(1), "", "", MISSING),
@@ -108,6 +109,8 @@ def take_calendar_parts(hour: str) -> dict[Part, float]:
     """The month from 0 on, the weekday from Monday, the hour and the year."""
     if hour in (MISSING, NO_DATE):
         return dict.fromkeys(("month", "weekday", "hour", "year"), np.nan if hour == MISSING else NO_NUMBER)
+    if hour.startswith("T"):  # of a time of day alone
+        return {"month": NO_NUMBER, "weekday": NO_NUMBER, "hour": int(hour[1:]), "year": NO_NUMBER}
     at = datetime.datetime.fromisoformat(hour)
     return {"month": at.month - 1, "weekday": at.weekday(), "hour": at.hour, "year": at.year}
 
@@ -117,7 +120,8 @@ def test_a_value_has_the_parts_of_its_date_alone_and_in_a_column_or_is_no_date(
     value: Any, array: pa.Array, form: str, zone: str, hour: str
 ) -> None:
     for part, expected in take_calendar_parts(hour).items():
-        assert_array_equal(read_dates(array, form, zone).take(part), [expected])
+        read_as = DateForm(form, zone, needs_date=part != "hour")
+        assert_array_equal(read_dates(array, read_as).take(part), [expected])
         alone = InputColumn("x", "category", source="when", part=part, form=form, zone=zone)
         other = EAST.astimezone(datetime.UTC)  # the same moment of another zone may stand beside it
         assert_array_equal(alone.encode([other, value])[1], expected)
@@ -427,6 +431,13 @@ FAULTS: dict[str, tuple[list[str], str, str, str]] = {
     "dates, and then words": (MIXED[::-1], ",", "fee is 'unknown", "--category fee"),
     "two orders": (BOTH_ORDERS, ",", "which 31/12/2024 and 12/31/2024 both fit", "--category fee"),
     "one bad date": ([*WEEKS, "soon"], ",", "fee is 'soon' in row 112 of ", "--category fee"),
+    "a time of day among dates": ([*WEEKS, "12:30"], ",", "fee is '12:30' in row 112 of ", "--category fee"),
+    "dates among times of day": (
+        ["2024-01-01"] * 20 + [f"{at % 24}:30" for at in range(100)], ",", "fee holds dates, and", "--category fee"
+    ),
+    "a sign of a hexadecimal number": (
+        [*map(str, range(99)), "-0x10"], ",", "fee is '-0x10' in row 99 of ", "--category fee"
+    ),
     "one bad number": ([*map(str, range(99)), "soon"], ",", "fee is 'soon' in row 99 of ", "--category fee"),
     "one bad day": (["31.12.2023"] * 60 + ["31.11.2023"], ",", "fee is '31.11.2023' in row 60 of ", "--category fee"),
     "a point or a comma": (FEES, ";", "fee could be read as numbers written like 1.234,5 or 1,234.5", "use --decimal"),

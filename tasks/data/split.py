@@ -15,6 +15,7 @@ from tasks.data import row_hash, statistics
 from tasks.data.inference import value_kind
 from tasks.data.io import date_parts, tabular
 from tasks.data.io.table_builder import SHOWN, Table
+from tasks.data.io.tabular import DateForm
 from tasks.data.levels import Levels, find_levels, format_values
 from tasks.data.prepared_splits import hold_out
 from tasks.data.recipe import SplitRule
@@ -157,8 +158,8 @@ def find_time_form(rule: SplitRule, table: Table) -> str:
     name = str(rule.column)
     if rule.form or not rule.is_by_time or not table.is_text(name):
         return rule.form
-    form = date_parts.find_form(table.levels(name), name)
-    return form if isinstance(form, str) else ""
+    read_as = date_parts.find_form(table.levels(name), name)
+    return read_as.form if isinstance(read_as, DateForm) else ""
 
 
 def read_times(name: str, column: pa.ChunkedArray, form: str, name_row: Callable[[int], str]) -> RowTimes:
@@ -175,10 +176,10 @@ def read_times(name: str, column: pa.ChunkedArray, form: str, name_row: Callable
     if numbers.null_count == texts.null_count:
         return RowTimes(levels.take(np.append(tabular.to_numbers(numbers), np.nan)), are_dates=False)
     action = f"rewrite them, or split without --time-column {name}"
-    shown_form = form or date_parts.find_form(levels, name) or ""
-    if isinstance(shown_form, Finding):
-        return RowTimes(np.full(len(column), np.nan), False, shown_form.model_copy(update={"action": action}))
-    dates, fault = date_parts.read_dates(texts, shown_form, "UTC"), None
+    read_as = DateForm(form, needs_date=True) if form else date_parts.find_form(levels, name) or date_parts.ISO_8601
+    if isinstance(read_as, Finding):
+        return RowTimes(np.full(len(column), np.nan), False, read_as.model_copy(update={"action": action}))
+    dates, fault = date_parts.read_dates(texts, read_as._replace(zone="UTC")), None
     if (is_odd := np.isnat(dates.moments) & np.asarray(texts.is_valid())).any():
         text = texts[int(np.argmax(is_odd))]
         row = pc.index(column.cast(pa.string()), text).as_py()

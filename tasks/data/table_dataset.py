@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from tasks.data import drift, quality_checks, row_hash, statistics
 from tasks.data.inference import Features, infer_features, value_kind
-from tasks.data.io.date_parts import FEWEST_YEARS
+from tasks.data.io import date_parts
 from tasks.data.io.discovery import DataFiles, find_table
 from tasks.data.io.table_builder import Table, build_table
 from tasks.data.io.tabular import Selection
@@ -49,7 +49,7 @@ def make_selection(request: Request, task: TaskName | None) -> Selection:
         forms=request.forms,
         finds_forms=request.previous is None,
         decimal=options.decimal,
-        dates={name: (parts[0].form, parts[0].zone) for name, parts in request.parts.items()},
+        dates={name: date_parts.form_of(parts) for name, parts in request.parts.items()},
         no_dates=frozenset(filter(None, (target, split.column))) if finds_dates else None,
     )
 
@@ -116,8 +116,8 @@ def _drop_years(columns: tuple[Column, ...], rows: TableRows) -> tuple[Column, .
     is_training = rows.split.split_ids == TRAINING
 
     def is_feature(at: int) -> bool:
-        years = rows.features[at][is_training] if columns[at].part == "year" else np.arange(FEWEST_YEARS)
-        return len(np.unique(years[~np.isnan(years)])) >= FEWEST_YEARS
+        years = rows.features[at][is_training] if columns[at].part == "year" else np.arange(date_parts.FEWEST_YEARS)
+        return len(np.unique(years[~np.isnan(years)])) >= date_parts.FEWEST_YEARS
 
     return tuple(column for at, column in enumerate(columns) if is_feature(at))
 

@@ -32,13 +32,17 @@ from tasks.machine import parallel
 from tasks.machine.run_messages import print_message
 from tasks.machine.words import pluralize
 
-DELIMITERS = (",", ";", "\t", "|")
+DELIMITERS = (";", "\t", "|", ",")  # of equals the first: commas stand in names and numbers, too
 SNIFFED_BYTES, SNIFFED_ROWS = 2**18, 100
 # What may come before the header: the UTF-8 mark, a line that tells Excel the delimiter, and blank lines.
 BEFORE_HEADER = re.compile(rb"(?:\xef\xbb\xbf)?[\r\n]*(?:sep=(.)\r?\n)?[\r\n]*", re.IGNORECASE)
 DELIMITER = b"delimiter"  # a key in the schema metadata of the batch that has no rows
 PADDED_VALUE = b"zero-padded"  # a key there in the metadata of a column: a first value with a leading zero
 END = "gradmill.end"  # of a block
+ADJACENT = re.compile(rb"[\x80-\xff]{2,}")  # bytes
+LETTERS = re.compile(  # a pair of lower-case letters of Windows-1252 within a word
+    rb"(?<=[A-Za-z])[\xdf-\xf6\xf8-\xff]{2}(?![\x80-\xff])|(?<![\x80-\xff])[\xdf-\xf6\xf8-\xff]{2}(?=[A-Za-z])"
+)
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # of what is no UTF-8
 FAULT = "\0fault"  # a name that no CSV has: the column of reasons why rows could not be read
 
@@ -245,11 +249,15 @@ def _insert_rejected(table: pa.Table, rejects: dict[int, Any]) -> pa.Table:
 
 
 def _has_words_of_high_bytes(block: memoryview) -> bool:
-    """Whether most non-ASCII bytes are adjacent, as in Chinese, Japanese, Russian or Greek, and unlike in Köln."""
-    high = np.frombuffer(block, np.uint8) >= 128
-    pairs = high[1:] & high[:-1]
-    beside = np.append(pairs, False) | np.append(False, pairs)
-    return bool(2 * np.count_nonzero(beside) > np.count_nonzero(high))
+    """Whether most non-ASCII bytes are adjacent, as in Chinese, Japanese, Russian or Greek, and unlike in Köln.
+
+    Two lower-case letters of Windows-1252 may be adjacent beside an ASCII letter, as in Größe.
+    """
+    num_high = np.count_nonzero(np.frombuffer(block, np.uint8) >= 128)
+    if not num_high:
+        return False
+    num_adjacent = sum(map(len, ADJACENT.findall(block))) - sum(map(len, LETTERS.findall(block)))
+    return bool(2 * num_adjacent > num_high)
 
 
 def _has_quotes(block: memoryview) -> bool:
@@ -265,4 +273,4 @@ def find_delimiter(head: str) -> str:
             widths = [len(row) for row in itertools.islice(rows, SNIFFED_ROWS) if row]
             if widths and widths[0] > 1:
                 scores[delimiter] = widths.count(widths[0]) / len(widths), widths[0]
-    return max(scores, key=scores.__getitem__, default=DELIMITERS[0])
+    return max(scores, key=scores.__getitem__, default=",")

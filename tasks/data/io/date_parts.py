@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gradmill.rows import DATES, NO_NUMBER, SHOWN, date_pattern, find_zone
-from tasks.data.io.tabular import kind_of, normalize
+from tasks.data.io.tabular import DateForm, kind_of, normalize
 from tasks.data.levels import Levels
 from tasks.data.recipe import Column
 from tasks.data.report import Finding, error
@@ -31,6 +31,7 @@ DAY = np.timedelta64(1, "D")
 FORESEEN = np.datetime64("2037-01-01", "us")
 FIRST, LAST = np.datetime64("0001-01-01", "us"), np.datetime64("9999-12-31T23:59:59.999999", "us")  # that Python knows
 NO_TIME = np.datetime64("NaT", "us")
+ISO_8601 = DateForm()
 DATE, CLOCK = ("year", "month", "day"), ("hour", "minute", "second")
 
 
@@ -56,42 +57,50 @@ class Dates(NamedTuple):
         return found
 
 
-def read_dates(values: Any, form: str = "", zone: str = "", missing: Sequence[str] = ()) -> Dates:
-    """The dates of an array of any type, chunked or not: only dates and text in this form count as dates.
+def form_of(parts: Sequence[Column]) -> DateForm:
+    """How a recipe reads the column of which it takes these parts: the hour is a part of a time of day, too."""
+    needs_date = any(each.part != "hour" for each in parts)
+    return DateForm(parts[0].form, parts[0].zone, needs_date)
 
-    Dates with a time zone are converted to ``zone``, or kept as written if ``zone`` is empty. Dates listed in
-    ``missing`` count as missing values.
+
+def read_dates(values: Any, read_as: DateForm = ISO_8601, missing: Sequence[str] = ()) -> Dates:
+    """The dates of an array of any type, chunked or not: only dates and text in their form count as dates.
+
+    Dates with a time zone are converted to the form's zone, or kept as written if it has none. A time of day is dated
+    1970-01-01, or is invalid if the column needs dates. Dates listed in ``missing`` count as missing values.
     """
     if isinstance(values, pa.Array) and len(values) > BLOCK:
         values = pa.chunked_array([values.slice(start, BLOCK) for start in range(0, len(values), BLOCK)])
     if isinstance(values, pa.ChunkedArray):
         none = Dates(np.empty(0, NO_TIME.dtype), np.empty(0, bool))
-        every = [none, *(read_dates(chunk, form, zone, missing) for chunk in values.chunks)]
+        every = [none, *(read_dates(chunk, read_as, missing) for chunk in values.chunks)]
         all_moments, all_invalid, all_zones = zip(*every, strict=True)
         return Dates(np.concatenate(all_moments), np.concatenate(all_invalid), frozenset().union(*all_zones))
     if pa.types.is_dictionary(values.type):
-        moments, is_invalid, zones = read_dates(values.dictionary, form, zone, missing)
+        moments, is_invalid, zones = read_dates(values.dictionary, read_as, missing)
         codes = values.indices.fill_null(-1).to_numpy(zero_copy_only=False)  # -1 picks the last
         return Dates(np.append(moments, NO_TIME)[codes], np.append(is_invalid, False)[codes], zones)
     try:
-        moments, is_invalid, zones = _read_dates(values, form, zone)
+        moments, is_invalid, zones = _read_dates(values, read_as)
     except pa.ArrowInvalid:  # for an unknown time zone
         return Dates(np.full(len(values), NO_TIME), np.asarray(values.is_valid()))
     if missing:
-        moments = np.where(np.isin(moments, read_dates(pa.array(missing, pa.string()), form).moments), NO_TIME, moments)
+        codes = read_dates(pa.array(missing, pa.string()), DateForm(read_as.form)).moments
+        moments = np.where(np.isin(moments, codes), NO_TIME, moments)
     is_beyond = (moments < FIRST) | (moments > LAST)
     return Dates(np.where(is_beyond, NO_TIME, moments), is_invalid | is_beyond, zones)
 
 
-def _read_dates(values: pa.Array, form: str, zone: str) -> Dates:
+def _read_dates(values: pa.Array, read_as: DateForm) -> Dates:
     kind = kind_of(values.type)
     if kind == "text":
-        return _parse_dates(pc.utf8_trim_whitespace(values.cast(pa.string())), form, zone)
-    if kind != "date" or pa.types.is_duration(values.type):
+        return _parse_dates(pc.utf8_trim_whitespace(values.cast(pa.string())), read_as)
+    is_clock = pa.types.is_time(values.type) and read_as.needs_date
+    if kind != "date" or pa.types.is_duration(values.type) or is_clock:
         is_there = pc.is_null(values, nan_is_null=True)
         return Dates(np.full(len(values), NO_TIME), ~np.asarray(is_there))
     if written := getattr(values.type, "tz", None):
-        moments = _localize(_to_numpy(values.cast(pa.timestamp("us", "UTC"), safe=False)), zone or written)
+        moments = _localize(_to_numpy(values.cast(pa.timestamp("us", "UTC"), safe=False)), read_as.zone or written)
         return Dates(moments, np.zeros(len(values), bool), frozenset({written}))
     return Dates(_to_numpy(normalize(values)), np.zeros(len(values), bool), frozenset({""}))
 
@@ -100,7 +109,8 @@ def _to_numpy(moments: pa.Array) -> Array:
     return np.array(moments.cast(pa.int64()).fill_null(NO_TIME.astype(np.int64))).view(NO_TIME.dtype)
 
 
-def _parse_dates(texts: pa.Array, form: str, zone: str) -> Dates:
+def _parse_dates(texts: pa.Array, read_as: DateForm) -> Dates:
+    form, zone = read_as.form, read_as.zone
     texts = pc.if_else(pc.equal(texts, ""), None, texts)
     if not form and pc.all(pc.match_substring_regex(texts, date_pattern(form)), min_count=0).as_py():
         parsed = parse_dates(texts)  # None if some are times of day or no dates, or only some have a zone
@@ -117,6 +127,8 @@ def _parse_dates(texts: pa.Array, form: str, zone: str) -> Dates:
     is_sound = (dates.astype("M8[M]") == months) & (hour < 24) & (minute < 60) & (second < 60)
     is_sound &= ~has_date | ((month >= 1) & (month <= 12) & (day >= 1) & (year >= 1))
     is_sound &= np.asarray(found.is_valid())
+    if read_as.needs_date:
+        is_sound &= has_date
     offsets = found.field("zone").dictionary_encode()
     zones = [find_zone(each.strip()) if each else None for each in offsets.dictionary.to_pylist()]
     if zone:
@@ -157,21 +169,32 @@ def parse_dates(texts: pa.Array) -> pa.Array | None:
     return None
 
 
-def find_form(levels: Levels, name: str) -> str | Finding | None:
+def find_form(levels: Levels, name: str) -> DateForm | Finding | None:
     """The form in which text has dates, judged by its levels, or what is wrong with it; None if it has none.
 
-    It is enough if most levels are dates, so that one bad value does not turn all others into a category.
+    It is enough if most levels are dates, or most are times of day, so that one bad value does not turn all others
+    into a category.
     """
-    shares = dict[str, float]()
-    for form in find_likely_forms(levels.used_levels):
-        is_date = ~read_dates(levels.values, form).is_invalid
-        shares[form] = float(levels.counts[is_date].sum() / levels.counts.sum())
-    best = max(shares.values(), default=0.0)
-    if best < MOSTLY:
+    likely = find_likely_forms(levels.used_levels)
+    if not likely:
         return None
+
+    def find_share(read_as: DateForm) -> float:
+        is_date = ~read_dates(levels.values, read_as).is_invalid
+        return float(levels.counts[is_date].sum() / levels.counts.sum())
+
+    shares = {form: find_share(DateForm(form, needs_date=True)) for form in likely}
+    best = max(shares.values())
+    if best < MOSTLY:
+        if find_share(ISO_8601) < MOSTLY:
+            return None
+        if not shares.get(""):
+            return ISO_8601
+        action = f"write all of them alike, or use --category {name}, --ignore {name} or --no-date-parts"
+        return error("dates-among-times", name, f"{name} holds dates, and times of day", "one of the two", action)
     forms = [form for form, share in shares.items() if share == best]
-    if len(forms) == 1 or "" in forms:  # times of day have no order
-        return forms[0]
+    if len(forms) == 1:
+        return DateForm(forms[0], needs_date=True)
     example = str(levels.used_levels.drop_null()[0])[:SHOWN]
     found = f"{name} holds dates such as {example!r}, which {' and '.join(forms)} both fit"
     remedy = f"write them as 2024-12-31, or use --category {name}, --ignore {name} or --no-date-parts"
@@ -182,7 +205,7 @@ def find_likely_forms(texts: pa.Array) -> list[str]:
     """The forms in which some texts have dates, judged by a sample from all over: nearly all columns have none."""
     texts = texts.drop_null()
     sample = texts.take(np.unique(np.linspace(0, len(texts) - 1, SAMPLED).astype(np.int64))) if len(texts) else texts
-    return [form for form in DATES if len(sample) and not read_dates(sample, form).is_invalid.all()]
+    return [form for form in DATES if len(sample) and not read_dates(sample, DateForm(form)).is_invalid.all()]
 
 
 def find_parts(name: str, column: pa.ChunkedArray, form: str) -> list[Column]:

@@ -202,7 +202,7 @@ def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
 def _encode_column(array: pa.Array, column: Column, into: Array, missing: tuple[str, ...] = ()) -> None:
     """Fill ``(n,)``: NaN means missing, ``UNKNOWN`` a level that is not in the recipe, infinity not a number."""
     if column.part:
-        into[:] = date_parts.read_dates(array, column.form, column.zone, missing).take(column.part)
+        into[:] = date_parts.read_dates(array, date_parts.form_of([column]), missing).take(column.part)
         return
     if column.kind == "category":
         find_levels(pa.chunked_array([tabular.to_text(array)])).encode(column.levels, UNKNOWN, into)

@@ -13,7 +13,7 @@ from tasks.data.io import date_parts, number_forms, tabular
 from tasks.data.io.batches import is_csv, table_batches
 from tasks.data.io.csv import DELIMITER, PADDED_VALUE
 from tasks.data.io.discovery import DataFile, DataFiles
-from tasks.data.io.tabular import CODE, MAX_COLUMNS, Kind, LevelCodes, Selection, kind_of
+from tasks.data.io.tabular import CODE, MAX_COLUMNS, DateForm, Kind, LevelCodes, Selection, kind_of
 from tasks.data.levels import Levels, find_levels
 from tasks.data.report import Finding, error, warning
 from tasks.errors import DataError
@@ -105,7 +105,7 @@ def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Ta
     may_have_dates = [name for name in table.data.column_names if selection.finds_dates(name)]
     chosen = {name: _find_date_form(table, name, first.zoned_texts) for name in may_have_dates}
     findings = [each for each in chosen.values() if isinstance(each, Finding)]
-    dates = {name: (form, "") for name, form in chosen.items() if isinstance(form, str)}
+    dates = {name: form for name, form in chosen.items() if isinstance(form, DateForm)}
     if dates or may_be_dates:
         as_text = reader.selection.as_text | (may_be_dates - dates.keys())
         reader = reader.read_again(as_text=as_text, dates=dict(selection.dates) | dates)
@@ -135,10 +135,10 @@ def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Ta
     return replace(table, findings=tuple(findings), padded_values=first.padded_values)
 
 
-def _find_date_form(table: Table, name: str, zoned_texts: set[str]) -> str | Finding | None:
+def _find_date_form(table: Table, name: str, zoned_texts: set[str]) -> DateForm | Finding | None:
     """The form of a column's dates, if they are to be read from text; or what is wrong with them."""
     if not table.is_text(name):
-        return "" if name in zoned_texts else None
+        return date_parts.ISO_8601 if name in zoned_texts else None
     column = table.data[name]
     if not pa.types.is_dictionary(column.type) and not date_parts.find_likely_forms(column.chunk(0)):
         return None  # distinct texts need not be counted
@@ -259,13 +259,13 @@ class _TableReader:
         """
         if pa.types.is_duration(values.type) and name not in self.selection.dates:
             return values
-        form, zone = self.selection.dates.get(name, ("", ""))
-        moments, is_invalid, zones = date_parts.read_dates(values, form, zone, self.selection.also_missing)
-        if len(values) > values.null_count and not zone:
+        read_as = self.selection.dates.get(name, date_parts.ISO_8601)
+        moments, is_invalid, zones = date_parts.read_dates(values, read_as, self.selection.also_missing)
+        if len(values) > values.null_count and not read_as.zone:
             self._zones.setdefault(name, set()).update(zones)
         if is_csv(file) and getattr(values.type, "tz", None):
             self.zoned_texts.add(name)
-        rule, expected = "text-among-dates", f"a date written like {form or '2024-12-31'}"
+        rule, expected = "text-among-dates", f"a date written like {read_as.form or '2024-12-31'}"
         self._note_misfit(file.path, name, values, np.flatnonzero(is_invalid), (rule, expected))
         return pa.array(moments)
 
@@ -317,7 +317,7 @@ class _TableReader:
         data = self._map_columns()
         header = [name for name in self.header if name in data.column_names or not self.selection.takes(name)]
         forms = {name: form for name, form in self.selection.forms.items() if form and name in data.column_names}
-        date_forms = {name: form for name, (form, _) in self.selection.dates.items()}
+        date_forms = {name: read_as.form for name, read_as in self.selection.dates.items()}
         starts = np.array(self.starts, np.int64)
         return Table(data, self._files, starts, (), forms, tuple(header), date_forms, frozenset(self.durations))
 

@@ -37,9 +37,9 @@ TRUTH_VALUES = ("false", "true")  # in upper or lower case
 MAX_LEVELS = 2**15  # distinct texts, as many as there are codes; beyond this, a column is kept as plain text
 MAX_COLUMNS = 2000
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?[iI]nf(inity)?$|^(?i:nan)$"
-HEX = r"^[+-]?0[xX][0-9a-fA-F]{1,15}$"
+HEX = r"^0[xX][0-9a-fA-F]{1,15}$"
 LEADING_ZERO = r"^\s*0\d+\s*$"  # as in 01234
-NULL_LINE = re.compile(rb"(?:\A|\})\s*null\s*(?:\Z|[{n])")  # among JSON lines
+NULL_LINE = re.compile(rb"(?:\A(?:\xef\xbb\xbf)?|\})\s*null\s*(?:\Z|[{n])")  # among JSON lines
 JSON_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 KINDS: tuple[tuple[Kind, Callable[[pa.DataType], bool]], ...] = (
     ("null", pa.types.is_null),
@@ -69,6 +69,14 @@ UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 MAGIC = {b"PAR1": "Parquet", b"ARROW1": "Arrow", b"\x1f\x8b": "gzip", b"PK": "zip or Excel", b"\x89PNG": "PNG"}
 
 
+class DateForm(NamedTuple):
+    """How a column of dates is read."""
+
+    form: str = ""  # of text, one of ``gradmill.rows.DATES``
+    zone: str = ""  # into which dates of other zones are converted; empty: none is
+    needs_date: bool = False  # a time of day alone is not enough
+
+
 class Selection(NamedTuple):
     """Which columns of a table are read, and as which type."""
 
@@ -81,7 +89,7 @@ class Selection(NamedTuple):
     raw: frozenset[str] = frozenset()  # text in CSV and JSON is read as text; other formats keep their types
     forms: Mapping[str, str] = {}  # in which text has the numbers of known columns
     finds_forms: bool = False  # of other columns, too
-    dates: Mapping[str, tuple[str, str]] = {}  # columns that are read as dates: form and zone
+    dates: Mapping[str, DateForm] = {}  # columns that are read as dates
     no_dates: frozenset[str] | None = None  # other columns are dates if their values say so, but these; None: none is
     decimal: str | None = None  # point or comma, where the user says which
     sheet: str = ""  # of a workbook; empty: the first

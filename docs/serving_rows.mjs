@@ -16,7 +16,7 @@ const ISO_8601 = /^(\d{4}-\d\d-\d\d)?(?:(?:^|[ T])(\d\d:\d\d(?::\d\d)?)(?:\.\d+)
 
 // Reads a part of a date or time, which must be in the time zone of the model's dates; NaN if the value is neither.
 function readPart(value, part) {
-  const noDay = part === "hour" ? "1970-01-01" : "none"; // of a time alone only the hour can be read
+  const noDay = ["month", "weekday", "year"].includes(part) ? "none" : "1970-01-01"; // a time alone has no such part
   const [text, day = noDay, time = "00:00"] = ISO_8601.exec(typeof value === "string" ? value.trim() : "") ?? [];
   const date = new Date(`${day}T${time}Z`);
   return text && date.toJSON()?.startsWith(day) ? parts[part](date) : NaN; // February 31 would be in March

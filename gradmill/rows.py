@@ -39,6 +39,7 @@ DATES = {  # date formats in text, each named by an example; ISO 8601 is the emp
 }
 TIME = r"(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:\.\d+)?)?"
 OFFSET = r" ?(?:Z|[+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?)"
+PARTS_OF_DAYS = ("month", "weekday", "year")  # which a time of day alone does not have
 NO_DATE = date(1970, 1, 1)  # the date that a time of day gets
 SHOWN = 40  # characters of a value that are shown
 
@@ -108,7 +109,7 @@ class InputColumn:
     def _encode_date(self, value: Any) -> float:
         if self._is_missing(value) or (isinstance(value, str) and not value.strip()):
             return np.nan
-        if (moment := read_date(value, self.form, self.zone, needs_date=self.part != "hour")) is None:
+        if (moment := read_date(value, self.form, self.zone, needs_date=self.part in PARTS_OF_DAYS)) is None:
             return NO_NUMBER
         if self.missing and moment.replace(tzinfo=None) in self._missing_dates:
             return np.nan

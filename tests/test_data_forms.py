@@ -26,7 +26,7 @@ from sklearn.preprocessing import OneHotEncoder
 import dated_tables
 import gradmill
 from documents import ask, column, inspect, load, measure, retrain, rules
-from gradmill.rows import NO_NUMBER, InputColumn, Part, parse_number
+from gradmill.rows import NO_NUMBER, PARTS_OF_DAYS, InputColumn, Part, parse_number
 from table_files import written
 from tasks.data.io.date_parts import read_dates
 from tasks.data.io.tabular import DateForm, parse_form
@@ -120,7 +120,7 @@ def test_a_value_has_the_parts_of_its_date_alone_and_in_a_column_or_is_no_date(
     value: Any, array: pa.Array, form: str, zone: str, hour: str
 ) -> None:
     for part, expected in take_calendar_parts(hour).items():
-        read_as = DateForm(form, zone, needs_date=part != "hour")
+        read_as = DateForm(form, zone, needs_date=part in PARTS_OF_DAYS)
         assert_array_equal(read_dates(array, read_as).take(part), [expected])
         alone = InputColumn("x", "category", source="when", part=part, form=form, zone=zone)
         other = EAST.astimezone(datetime.UTC)  # the same moment of another zone may stand beside it

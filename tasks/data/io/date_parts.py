@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gradmill.rows import DATES, NO_NUMBER, SHOWN, date_pattern, find_zone
+from gradmill.rows import DATES, NO_NUMBER, PARTS_OF_DAYS, SHOWN, date_pattern, find_zone
 from tasks.data.io.tabular import DateForm, kind_of, normalize
 from tasks.data.levels import Levels
 from tasks.data.recipe import Column
@@ -58,8 +58,8 @@ class Dates(NamedTuple):
 
 
 def form_of(parts: Sequence[Column]) -> DateForm:
-    """How a recipe reads the column of which it takes these parts: the hour is a part of a time of day, too."""
-    needs_date = any(each.part != "hour" for each in parts)
+    """How a recipe reads the column of which it takes these parts."""
+    needs_date = any(column.part in PARTS_OF_DAYS for column in parts)
     return DateForm(parts[0].form, parts[0].zone, needs_date)
 
 

@@ -16,7 +16,15 @@ from tasks.parameters.training import (
 )
 
 NO_WINDOW = "none"
-TABLE_FORMATS = "CSV, JSON lines, Parquet, Feather, Arrow or Excel"  # read by tasks/data/io/batches.py
+TYPED_FORMATS = {  # of tables that keep the types of columns, by suffix; tasks/data/io/batches.py reads them
+    ".parquet": "Parquet",
+    ".feather": "Feather",
+    ".arrow": "Arrow",
+    ".ipc": "Arrow",
+    ".xlsx": "Excel",
+}
+*_FIRST, _LAST = dict.fromkeys(["CSV", "JSON lines", *TYPED_FORMATS.values()])
+TABLE_FORMATS = f"{', '.join(_FIRST)} or {_LAST}"
 REFUSED = {  # for each kind of data: which options are refused, and why
     Use.BOOK: {Use.OWN: "options for your own data go with --data"},
     Use.TABLES: {Use.IMAGES: "for images, which have no --target", Use.BOOK: "for the book's data"},

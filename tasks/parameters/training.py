@@ -36,6 +36,9 @@ class Implementation(StrEnum):
     CONCISE = "concise"
 
 
+WRITTEN_FOR = dict.fromkeys(Implementation, tuple(ModelName))  # the networks are in tasks/fitting/trainer.py
+
+
 class Loss(StrEnum):
     """What training minimises."""
 
@@ -166,6 +169,8 @@ class Training(ParameterModel):
                 usual.get(name),
             ):
                 raise ValueError(f"{name} is for {WORDS[of]}")
+        if self.model not in (models := WRITTEN_FOR[self.implementation]):
+            raise ValueError(f"implementation {self.implementation} is for {', '.join(models)}")
         if self.is_of_book and self.weight_decay == "auto":
             raise ValueError("weight decay is chosen for your own data only")
         return self

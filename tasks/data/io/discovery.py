@@ -20,6 +20,7 @@ from tasks.errors import DataError, GradmillError, UsageError
 from tasks.machine.run_messages import print_message
 from tasks.machine.words import pip_install, pluralize
 from tasks.parameters.addresses import is_database, require_no_credentials, split_source
+from tasks.parameters.data import TYPED_FORMATS
 from tasks.store import artifact_paths, predictions, regular_files, verified_files
 from tasks.store.regular_files import format_path, is_true
 from tasks.store.remote import OBJECT_STORES
@@ -28,7 +29,7 @@ from tasks.store.verified_files import Fingerprint
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 TEXT_SUFFIXES = (".csv", ".tsv", *JSON_SUFFIXES)  # read from the first byte to the last
 WORKBOOK = ".xlsx"
-TYPED_SUFFIXES = (".parquet", ".feather", ".arrow", ".ipc", WORKBOOK)  # of tables that keep the types of columns
+TYPED_SUFFIXES = tuple(TYPED_FORMATS)
 TABLE_SUFFIXES = (*TEXT_SUFFIXES, *TYPED_SUFFIXES)  # .txt files are about data
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 GZIP = ".gz"

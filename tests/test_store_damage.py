@@ -13,16 +13,15 @@ import numpy as np
 import pytest
 
 from candidate import Contender
-from command_line import answer, assert_clear, gradmill, plant, refused, typed
+from command_line import assert_clear, gradmill, plant, refused
 from documents import load
-from flows.pages import overview
 from store_state import champion, damage, forget_changes, point, seal_all
 from tasks.batch.plan import read_version
 from tasks.errors import DataError
 from tasks.judging.parity import judge_servability, start_fresh_process
 from tasks.parameters import Gates
 from tasks.serving.runtime import TOLERANCE
-from tasks.store import artifact_paths, folders, model_folder, pointer, state, verification
+from tasks.store import artifact_paths, folders, model_folder, pointer, verification
 from tasks.store.documents import Document
 
 pytestmark = pytest.mark.usefixtures("two_versions")
@@ -316,32 +315,6 @@ def test_promote_of_the_champion_repairs_pointer_and_configuration(
     pointer.promote(NAME, 2)
     verification.verify(NAME, 2)
     assert champion() == (2, previous, held)
-
-
-@pytest.mark.parametrize(
-    "harm",
-    [
-        lambda: artifact_paths.champion(NAME).write_bytes(b"\xff{"),
-        lambda: artifact_paths.champion(NAME).unlink(),
-        partial(point, without="held"),
-    ],
-)
-def test_every_command_on_a_broken_or_lost_pointer_is_exit_4_until_promote(
-    harm: Callable[[], object], tmp_path: Path
-) -> None:
-    harm()
-    for command in (f"models {NAME}", "models", f"verify {NAME}", f"show {NAME}"):
-        refused(4, command, artifact_paths.champion(NAME), f"gradmill promote {NAME}")
-    everything = typed("verify", "--all")
-    assert everything.returncode == 4
-    assert str(artifact_paths.champion(NAME)) in everything.stdout
-    assert f"gradmill promote {NAME}" in everything.stdout
-    told, names = answer(f"report {NAME} --output {tmp_path / 'page.html'}")["headline"], state.read().names.values()
-    assert told.startswith("the live version is unknown: champion.json cannot be read")
-    assert [row[1] for row in overview.tabulate_names(names, "").rows] == ["unknown"]
-    assert typed("promote", NAME, "1").returncode == 0
-    assert typed("verify", NAME).returncode == 0
-    assert champion() == (1, None, [])
 
 
 def test_a_stale_triton_configuration_is_found_and_repaired_by_the_sweep() -> None:

@@ -103,6 +103,9 @@ def test_a_damaged_document_is_named_by_every_command_and_hides_nothing_else(
         is_missed = command in EXIT_4[document] | {"metrics", "verify"}
         assert done.returncode == (4 if is_missed else 0), (command, done.stderr)
         assert "Traceback" not in told
+        if document == "champion" and done.returncode == 4:
+            assert f"gradmill promote {NAME}" in told, command
+        assert (document, command) != ("champion", "report") or "the live version is unknown" in told
         hides_all = command == document or (document == "champion" and command == "status")
         assert shown in told or hides_all or (done.returncode == 4 and command == "prune"), command
     done = typed("status", "--check")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 import forked_command
 
@@ -55,11 +56,26 @@ def refused(exit_code: int, command: str, *words: object) -> None:
     assert_clear(typed(*shlex.split(command)), exit_code, *words)
 
 
+def output(command: str) -> str:
+    """What a command prints that succeeds, typed in this process."""
+    done = typed(*shlex.split(command))
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def answer(command: str, exit_code: int = 0) -> Any:
     """The document that a command prints, typed in this process."""
     done = typed(*shlex.split(command), "--json")
     assert done.returncode == exit_code, done.stderr
     return json.loads(done.stdout)
+
+
+def in_own_mounts(mounting: str) -> list[str]:
+    """What stands before a command that is to see a mount of its own."""
+    command = ["unshare", "--mount", "sh", "-c", f'{mounting} && "$@"', ""]
+    if os.geteuid() != 0 or subprocess.run([*command, "true"], capture_output=True).returncode:
+        pytest.skip("nothing can be mounted here: that needs root")
+    return command
 
 
 def plant(path: Path, kind: str) -> Path:

@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 from prefect.utilities.schema_tools.validation import preprocess_schema
 
 import flows.cli.app
-from command_line import typed
+from command_line import output
 from flows.server.deployments import FORMS, describe_form
 from tasks.parameters import OwnData, RetrainParameters, narrow_form
 
@@ -41,7 +41,7 @@ def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def rows(*command: str) -> dict[str, str]:
     """The line of each option and argument in a command's help."""
-    lines = (line.strip("│ ") for line in typed(*command, "--help").stdout.splitlines() if line.startswith("│"))
+    lines = (line.strip("│ ") for line in output(f"{' '.join(command)} --help").splitlines() if line.startswith("│"))
     return {line.split()[0]: line for line in lines if line}
 
 
@@ -87,7 +87,7 @@ def test_help_shows_the_limits_of_a_value() -> None:
 
 
 def test_help_has_every_command_under_a_heading_the_first_one_first() -> None:
-    shown = typed("--help").stdout
+    shown = output("--help")
     headings = re.findall(r"(?m)^╭─ (.*?) ─+╮$", shown)
     assert headings == ["Options", "Train", "Predict", "Models", "Schedule and watch", "Machine, disk and copies"]
     first, *others = re.findall(r"(?m)^│ ([a-z]+) {2,}", shown)

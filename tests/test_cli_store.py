@@ -14,7 +14,7 @@ import pytest
 import flows.__main__
 import flows.cli.app
 from candidate import Contender
-from command_line import GRADMILL, answer, refused, typed
+from command_line import GRADMILL, answer, output, refused
 from conftest import REPOSITORY
 from documents import load
 from fenced_blocks import blocks
@@ -41,7 +41,7 @@ def test_rollback_holds_and_freezes_and_promote_lifts_the_hold(candidates: list[
     moves("rollback --no-freeze", False, 3, 2, [1], before=1, held=1, frozen=False)
     moves("rollback", True, 2, None, [1, 3], before=3, held=3, frozen=True)
     refused(2, f"rollback {NAME}", "no version before its champion")
-    page = typed("models").stdout
+    page = output("models")
     assert ("1 h" in page, NAME in page) == (True, True), "whole names, though a pipe has no width"
     moves("promote 3", True, 3, 2, [1], changed=True, before=2)
     artifact_paths.champion(NAME).write_text("{")
@@ -76,7 +76,7 @@ def test_verify_says_what_it_checked_and_what_is_not_here_and_a_damaged_version_
     pointer.promote(NAME, 2)
     artifact_paths.history(NAME).unlink()
     assert answer(f"verify {NAME}")["missing"] == ["history", "row digests"]
-    assert typed("verify", NAME).stdout.endswith("stored sample; not here: history, row digests\n")
+    assert output(f"verify {NAME}").endswith("stored sample; not here: history, row digests\n")
     damage(folder / "manifest.json", 100)
     refused(4, f"verify {NAME}", "manifest.json")
 
@@ -92,9 +92,9 @@ def test_compare_puts_two_versions_side_by_side_and_judges_the_second() -> None:
     before, after = (each.metrics.model_dump()["weights"] for each in both)
     moved = {each["name"]: each["value"] for each in told["weights"]}
     assert moved == {"x1": after[0] - before[0], "x2": after[1] - before[1]}
-    assert "no weight differs" in typed("compare", NAME, "2", "2").stdout
+    assert "no weight differs" in output(f"compare {NAME} 2 2")
     both[1].dataset.test.path.unlink()
-    shown = typed("compare", NAME, "1", "2").stdout
+    shown = output(f"compare {NAME} 1 2")
     assert f"version 2 is not judged beside version 1: {both[1].dataset.test.path}" in shown
 
 
@@ -248,7 +248,7 @@ def test_remove_deletes_a_name_with_its_runs_and_data_once_it_was_asked(artifact
     """Without a terminal it needs --yes; other names, predictions and what a schedule needs stay as they are."""
     file = written(tmp_path / "rows.csv", {"area": list(range(300)), "price": [3.5 * each for each in range(300)]})
     for name in ("houses", "predict-houses"):  # as runs of predictions of the first begin
-        assert typed("retrain", NAME, "--name", name, "--data", file, "--target", "price").returncode == 0
+        output(f"retrain {NAME} --name {name} --data {file} --target price")
     others = [path for path in artifacts.rglob("*") if {NAME, "predictions"} & {*path.parts}]
     others += artifacts.rglob("*predict-houses*")
     refused(2, "remove houses", "houses: history, data, runs and 1 version")

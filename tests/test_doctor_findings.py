@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from packaging.version import Version
 
-from command_line import GRADMILL
+from command_line import GRADMILL, in_own_mounts
 from conftest import REPOSITORY
 from flows import doctor as checks
 from tasks.data.book_datasets import FILES
@@ -177,20 +177,10 @@ def test_a_gpu_that_nothing_runs_on_is_named_and_is_a_problem_only_where_cuda_is
     assert auto.checks["onnxruntime"]["facts"]["providers"] == ["CPUExecutionProvider"]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
 def test_a_small_disk_is_noted(prediction: list[str], artifacts: Path) -> None:
     artifacts.mkdir()
-    in_its_own_mounts = [
-        "unshare",
-        "--mount",
-        "sh",
-        "-c",
-        f'mount -t tmpfs -o size=90m tmpfs "{artifacts}" && "$@"',
-        "",
-    ]
-    if subprocess.run([*in_its_own_mounts, "true"], capture_output=True).returncode:
-        pytest.skip("no tmpfs can be mounted here")
-    check = Doctor(command=[*in_its_own_mounts, *prediction]).checks["folders"]
+    mounted = in_own_mounts(f'mount -t tmpfs -o size=90m tmpfs "{artifacts}"')
+    check = Doctor(command=[*mounted, *prediction]).checks["folders"]
     assert (check["status"], check["exit_code"]) == ("note", 0)
     assert check["facts"]["free"][str(artifacts)] == 90 * 2**20
 

@@ -13,7 +13,7 @@ import pytest
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.blocks.system import Secret
 
-from command_line import typed
+from command_line import output
 from conftest import REPOSITORY
 from duty import Duty
 from fenced_blocks import blocks
@@ -92,7 +92,7 @@ def test_a_registration_without_a_block_leaves_alerts_and_none_removes_them(
     assert (found.alerts, found.alerts_off) == ("custom-webhook/second", ["drift"])
     registered(monkeypatch, "none")
     assert not on_server(bare)
-    assert f"alerts      none: {alerts.MAKE_ONE}"[:70] in typed("status").stdout
+    assert f"alerts      none: {alerts.MAKE_ONE}"[:70] in output("status")
 
 
 @pytest.mark.slow

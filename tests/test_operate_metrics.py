@@ -1,6 +1,5 @@
 """``gradmill metrics``: figures for Prometheus, by command, as a file and over HTTP."""
 
-import json
 import shutil
 import stat
 import subprocess
@@ -15,7 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from candidate import write_job
-from command_line import GRADMILL, assert_clear, typed
+from command_line import GRADMILL, answer, assert_clear, output, typed
 from documents import load
 from duty import free_port
 from flows.server.metrics import HELP
@@ -30,10 +29,8 @@ REFUSED = GateVerdict(name="champion_loss", value=2.0, maximum=1.0, passed=False
 
 def printed() -> dict[tuple[str, ...], float]:
     """The value of each sample by its name and its labels' values, the model's first."""
-    done = typed("metrics")
-    assert done.returncode == 0, done.stderr
     found = {}
-    for family in text_string_to_metric_families(done.stdout):
+    for family in text_string_to_metric_families(output("metrics")):
         for each in family.samples:
             of_name = [each.labels.pop("name")] if "name" in each.labels else []
             key = (each.name.removeprefix("gradmill_"), *of_name, *each.labels.values())
@@ -59,7 +56,7 @@ def timestamp(moment: str) -> float:
 @pytest.fixture
 def life(two_versions: None) -> None:
     """Two versions, the second frozen; a run that found nothing changed, one refused; two jobs."""
-    assert typed("freeze", NAME).returncode == 0
+    output(f"freeze {NAME}")
     ran(1, unchanged={"version": 2})
     evaluated = {"metrics": {"test_loss": 0.25}, "gates": []}
     ran(2, evaluate=evaluated, publish=ChampionGates(gates=(REFUSED,)).model_dump())
@@ -97,7 +94,7 @@ def test_a_file_for_the_node_exporter_is_replaced_whole_and_can_be_read_by_it(tm
     path.parent.mkdir()
     path.write_text("old")
     with path.open() as old:
-        assert typed("metrics", "--output", path).returncode == 0
+        output(f"metrics --output {path}")
         assert old.read() == "old", "whoever reads it reads the one or the other"
     assert list(path.parent.iterdir()) == [path]
     assert path.stat().st_mode & stat.S_IROTH
@@ -106,7 +103,7 @@ def test_a_file_for_the_node_exporter_is_replaced_whole_and_can_be_read_by_it(tm
 
 
 def test_an_empty_folder_has_figures_too_and_json_has_the_same(artifacts: Path) -> None:
-    found, document = printed(), json.loads(typed("metrics", "--json").stdout)
+    found, document = printed(), answer("metrics")
     assert found["damaged_documents",] == 0
     assert {family["name"] for family in document["metrics"]} == {f"gradmill_{key[0]}" for key in found}
     assert document["damaged"] == []
@@ -118,7 +115,7 @@ def test_an_empty_folder_has_figures_too_and_json_has_the_same(artifacts: Path) 
 @pytest.mark.usefixtures("life")
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: promtool)")
 def test_promtool_finds_nothing_to_say() -> None:
-    text = typed("metrics").stdout
+    text = output("metrics")
     done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -143,7 +140,7 @@ def test_who_asks_over_http_gets_the_figures_of_the_moment_and_the_workers_healt
         before = httpx.get(f"{url}/metrics")
         assert f'gradmill_champion_version{{name="{NAME}"}} 2.0' in before.text
         assert before.headers["content-type"].startswith("text/plain; version=")
-        assert typed("promote", NAME, "1").returncode == 0
+        output(f"promote {NAME} 1")
         damage(next(artifact_paths.root().glob("runs/20261102*/run.json")), 0, 0x40)
         after = httpx.get(f"{url}/metrics").text
         for figure in (f'gradmill_champion_version{{name="{NAME}"}} 1.0', "gradmill_damaged_documents 1.0"):

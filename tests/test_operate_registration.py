@@ -1,7 +1,6 @@
 """Deployments on a real server: made once, brought up to date as to code, and otherwise left as somebody sets them."""
 
 import json
-import shlex
 import shutil
 import socket
 from pathlib import Path
@@ -15,7 +14,7 @@ from prefect.events.schemas.automations import EventTrigger
 from prefect.events.schemas.events import Resource, ResourceSpecification
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from command_line import answer, refused, typed
+from command_line import answer, output, refused, typed
 from flows.server import alerts, api, registration, up
 from flows.server.status import describe
 from prefect_ui import NAMES, Server, edit
@@ -34,13 +33,6 @@ def houses(two_versions: None, ui: Server, home: Path) -> Server:
         shutil.copytree(artifact_paths.model("linear-regression"), artifact_paths.model(name))
     registration.register()
     return ui
-
-
-def said(command: str) -> str:
-    """What a command prints that succeeds."""
-    done = typed(*shlex.split(command))
-    assert done.returncode == 0, done
-    return done.stdout
 
 
 def without_server() -> Any:
@@ -74,7 +66,7 @@ def on_drift(ui: Server) -> bool | None:
 def test_code_is_brought_up_to_date_and_what_somebody_set_stays(
     ui: Server, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert said("register") == f"registered: {', '.join(NAMES)}\n"
+    assert output("register") == f"registered: {', '.join(NAMES)}\n"
     before = ui.list("deployments")
     assert typed("register").stderr == "", "nothing is said"
     assert ui.list("deployments") == before, "nothing is written where nothing has changed"
@@ -99,7 +91,7 @@ def test_code_is_brought_up_to_date_and_what_somebody_set_stays(
         (step,) = ui.deployment(name)["pull_steps"]
         assert step["prefect.deployments.steps.set_working_directory"]["directory"] == "/srv/gradmill"
     reset = "register --reset evaluate --reset softmax-nightly --reset predict-daily"
-    assert said(reset) == f"registered: {', '.join(NAMES)}\n"
+    assert output(reset) == f"registered: {', '.join(NAMES)}\n"
     assert ui.crons("softmax-nightly") == {"0 3 * * *": True}
     assert asked(ui, "softmax-nightly")["training"]["lr"] == 0.5
     assert (asked(ui, "predict-daily"), ui.crons("predict-daily")) == ({"batch_size": 9}, {})
@@ -205,16 +197,16 @@ def test_commands_change_a_declared_deployment_for_good(ui: Server, home: Path) 
     found = answer("schedule predict-daily --param input=/data/today --timezone Europe/Berlin")
     assert found["schedules"] == [{"cron": "0 6 * * *", "timezone": "Europe/Berlin"}]
     assert asked(ui, "predict-daily") == {"name": "softmax-regression", "input": "/data/today"} == found["parameters"]
-    assert said("pause predict-daily").startswith("predict-daily is paused until gradmill resume")
-    assert said("schedule predict-daily --cron '0 7 * * *'").startswith("predict-daily is paused; after")
-    assert "predict-daily runs at '0 7 * * *' (Europe/Berlin) again" in said("resume predict-daily")
-    said("schedule softmax-regression --param training.num_epochs=3")  # a model's name is that of what retrains it
+    assert output("pause predict-daily").startswith("predict-daily is paused until gradmill resume")
+    assert output("schedule predict-daily --cron '0 7 * * *'").startswith("predict-daily is paused; after")
+    assert "predict-daily runs at '0 7 * * *' (Europe/Berlin) again" in output("resume predict-daily")
+    output("schedule softmax-regression --param training.num_epochs=3")  # a model's name is that of what retrains it
     training = {"model": "softmax-regression", "lr": 0.5, "num_epochs": 3}
     assert asked(ui, "softmax-nightly")["training"].items() >= training.items(), "on what is set there"
-    said("schedule evaluate --cron '0 9 1 * *'")
+    output("schedule evaluate --cron '0 9 1 * *'")
     assert ui.crons("evaluate") == {"0 9 1 * *": True}, "a time makes it and switches it on"
     assert "unscheduled" not in ui.deployment("evaluate")["tags"]
-    said("schedule tune-monthly --timezone Europe/Berlin")
+    output("schedule tune-monthly --timezone Europe/Berlin")
     assert ui.crons("tune-monthly") == {"0 2 1 * *": False}
     assert "unscheduled" in ui.deployment("tune-monthly")["tags"], "a zone switches nothing on"
     before = ui.list("deployments")
@@ -277,30 +269,30 @@ def test_a_schedule_is_a_deployment_that_is_left_as_somebody_sets_it(houses: Ser
     ui.set(name, paused=True, tags=["gradmill", identity.require().tag, "mine"], parameters=set_there)
     ui.remove("retrain-flats")
     there = settings(ui)
-    told = said("schedule houses --keep 3 --param training.num_epochs=2")
+    told = output("schedule houses --keep 3 --param training.num_epochs=2")
     assert f"{name} is paused; after gradmill resume {name} it runs at '1 1 * * *' (UTC), at '{ADDED}'" in told
     registration.register()
     there[name]["parameters"] = {"parameters": {"name": "houses", "training": {"lr": 0.5, "num_epochs": 2}}}
     assert settings(ui) == there, "what somebody has set stays, and what somebody deletes stays deleted"
     assert housekeeping.Retention.read(artifact_paths.retention("houses")).keep == 3
     ui.set_schedule(name, active=False)
-    said("schedule houses --keep 4 --timezone Europe/Paris")
+    output("schedule houses --keep 4 --timezone Europe/Paris")
     assert not ui.crons(name)["1 1 * * *"], "one that is off stays so"
-    said("schedule houses --param training.lr=0.25 --cron '0 4 * * *'")
+    output("schedule houses --param training.lr=0.25 --cron '0 4 * * *'")
     assert (ui.crons(name)["0 4 * * *"], asked(ui)["training"]["lr"]) == (True, 0.25)
     refused(2, "remove houses --yes", f"gradmill unschedule {name}, then remove the name")
     ui.remove(name)
     registration.register()
     assert named(ui) == set(NAMES)
-    said("schedule evaluate --param name=houses --param data=/data/labelled.csv --cron '0 3 29 2 *'")
+    output("schedule evaluate --param name=houses --param data=/data/labelled.csv --cron '0 3 29 2 *'")
     assert [each["name"] for each in answer("status houses")["deployments"]] == ["evaluate"]
-    said("schedule evaluate --param name=flats")
+    output("schedule evaluate --param name=flats")
     assert [tag for tag in ui.deployment("evaluate")["tags"] if tag.startswith("model:")] == ["model:flats"]
-    said("schedule evaluate --param name=houses")
+    output("schedule evaluate --param name=houses")
     refused(2, "remove houses --yes", "gradmill pause evaluate, then remove the name")
-    said("pause evaluate")
-    said("schedule houses --cron '1 1 * * *'")
-    said("unschedule houses")
+    output("pause evaluate")
+    output("schedule houses --cron '1 1 * * *'")
+    output("unschedule houses")
     assert not artifact_paths.retention("houses").exists()
     registration.register()
     assert named(ui) == set(NAMES)
@@ -325,7 +317,7 @@ def take_over(documents: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 def test_schedules_of_82fab8f3_are_taken_over_and_what_was_set_or_deleted_on_its_server_stays(houses: Server) -> None:
-    said("schedule houses flats --cron '2 2 * * *'")
+    output("schedule houses flats --cron '2 2 * * *'")
     houses.set("retrain-flats", parameters={"parameters": {"name": "flats", "training": {"lr": 0.5}}})
     houses.api.patch("/variables/name/gradmill_registered", json={"value": "theirs"}).raise_for_status()
     known = OLD | {"flow": "retrain", "server": "theirs"}
@@ -345,7 +337,7 @@ def test_schedules_of_c692a25_are_taken_over_once(houses: Server) -> None:
     take_over({"houses.json": OLD, "searches/houses.json": OLD | {"on_drift": False}})
     assert (houses.crons("retrain-houses"), on_drift(houses)) == ({"0 3 * * *": True}, True)
     assert named(houses) == {*NAMES, "retrain-houses", "search-houses"}
-    said("unschedule search-houses")
+    output("unschedule search-houses")
     houses.set("retrain-houses", paused=True)
     registration.register()
     assert houses.deployment("retrain-houses")["paused"]
@@ -364,7 +356,7 @@ def test_a_damaged_document_of_schedules_stops_no_registration(
 @pytest.mark.slow
 def test_drift_starts_a_retrain_once_it_is_asked_for_and_registering_leaves_it_on_or_off(houses: Server) -> None:
     ui = houses
-    said("schedule houses --on-drift")
+    output("schedule houses --on-drift")
     (automation,) = (each for each in ui.list("automations") if "retrain houses on drift" in each["name"])
     deployment = ui.deployment("retrain-houses")
     assert (deployment["schedules"], on_drift(ui)) == ([], True)
@@ -372,13 +364,13 @@ def test_drift_starts_a_retrain_once_it_is_asked_for_and_registering_leaves_it_o
     assert [each.name for each in describe(state.read()).deployments if each.on_drift] == ["retrain-houses"]
     ui.api.patch(f"/automations/{automation['id']}", json={"enabled": False}).raise_for_status()
     registration.register()
-    said(NIGHTLY)
+    output(NIGHTLY)
     assert (ui.crons("retrain-houses"), on_drift(ui)) == ({"0 3 * * *": True}, False), "as it was"
-    said("schedule houses --on-drift")
+    output("schedule houses --on-drift")
     assert on_drift(ui), "asked for anew"
-    said("schedule houses --no-on-drift")
+    output("schedule houses --no-on-drift")
     assert on_drift(ui) is None
-    said("unschedule houses")
+    output("unschedule houses")
     assert on_drift(ui) is None
 
 
@@ -408,7 +400,7 @@ def test_drift_of_the_name_in_this_store_starts_a_retrain_and_what_a_retrain_fin
 def test_another_store_on_a_server_is_refused_with_the_owner_and_changes_nothing_until_it_adopts(
     houses: Server, artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said(NIGHTLY)
+    output(NIGHTLY)
     before, owner = houses.list("deployments"), identity.require()
     other = Path(shutil.copytree(artifacts, tmp_path / "other"))
     monkeypatch.setenv("GRADMILL_ARTIFACTS", str(other))
@@ -425,7 +417,7 @@ def test_another_store_on_a_server_is_refused_with_the_owner_and_changes_nothing
     ):
         refused(2, command, f"belong to the store {owner.id} in {artifacts}", "--adopt")
     assert houses.list("deployments") == before
-    said("register --adopt")
+    output("register --adopt")
     tags = {each["name"]: each["tags"] for each in houses.list("deployments")}
     assert [name for name, words in tags.items() if identity.require().tag not in words or owner.tag in words] == []
     assert houses.crons("retrain-houses") == {"0 3 * * *": True}

@@ -17,7 +17,7 @@ import yaml
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from candidate import Contender
-from command_line import gradmill, typed
+from command_line import gradmill, output, refused, typed
 from conftest import REPOSITORY, Pipeline
 from flows.evaluate import evaluate
 from flows.pages.overview import format_headline
@@ -106,9 +106,9 @@ def test_a_prediction_tells_its_rows_model_and_drift(prefect_api: str, candidate
 @pytest.mark.slow
 def test_promotion_and_rollback_are_events_where_there_is_a_server(prefect_api: str, two_versions: None) -> None:
     with temporary_settings({PREFECT_API_URL: ""}):
-        assert typed("rollback", NAME).returncode == 0, "no server is no reason to fail"
-    for command in (("promote", NAME, "2"), ("rollback", NAME), ("unfreeze", NAME)):
-        assert typed(*command).returncode == 0
+        output(f"rollback {NAME}")  # no server is no reason to fail
+    for command in (f"promote {NAME} 2", f"rollback {NAME}", f"unfreeze {NAME}"):
+        output(command)
     for change, version in (("unfrozen", 1), ("promoted", 2), ("rolled-back", 1)):
         event(prefect_api, f"gradmill.model.{change}", NAME, version=version)
 
@@ -173,31 +173,31 @@ def test_a_job_counts_wherever_it_writes_and_its_figures_are_kept_without_its_pa
     candidates[0].publish()
     moved, second = rows(tmp_path / "moved.csv", moved=9), rows(tmp_path / "second.csv")
 
-    def run(output: str, *words: str) -> None:
-        assert typed("predict", *words, "--name", NAME, "--output", tmp_path / output).returncode == 0
+    def run(place: str, words: str = "") -> None:
+        output(f"predict {words} --name {NAME} --output {tmp_path / place}")
 
     def told() -> tuple[str, list[str]]:
         found = json.loads(typed("status", "--json").stdout)
         return str(found["models"][0]["drift"]), [each for each in found["attention"] if "done-elsewhere" in each]
 
     pages = []
-    for source, output in ((second, "second"), (moved, "moved"), (second, "second")):
-        run(output, source)  # the last is done already, and older
+    for source, place in ((second, "second"), (moved, "moved"), (second, "second")):
+        run(place, source)  # the last is done already, and older
         pages.append(str(artifact(prefect_api, f"{NAME}-predictions")["data"]))
-    run("second", second, "--max-drift", "9")
+    run("second", f"{second} --max-drift 9")
     run("split")  # of the test split, as each retrain does
-    assert typed("predict", "--name", NAME).returncode == 0
+    output(f"predict --name {NAME}")
     drift, faults = told()
     assert re.fullmatch(r"DRIFT: prediction above \S+ \d+ % of rows, 10 % at training", drift)
     assert not faults
     assert pages[1].startswith(f"# {drift}")
-    figures = typed("metrics").stdout
+    figures = output("metrics")
     assert f'gradmill_last_prediction_drift{{name="{NAME}"}} 1.0' in figures
     assert "DRIFT in the prediction of " in format_headline(state.read_name(NAME))
     kept = {path.name: path for path in (artifact_paths.all_predictions() / ".done-elsewhere").iterdir()}
     assert kept.keys() == {f"{NAME}.input.json", f"{NAME}.test.json"}
     assert not any(str(tmp_path) in path.read_text() for path in kept.values())
-    assert typed("maintain", "--keep", "1").returncode == 0
+    output("maintain --keep 1")
     assert told()[0] == drift
     damaged = kept[f"{NAME}.input.json"]
     damaged.write_text("{")
@@ -214,7 +214,7 @@ def test_a_prediction_that_fails_has_a_page_that_says_what_to_do(
 ) -> None:
     candidates[0].publish()
     source = rows(tmp_path / "broken.csv", broken=200)
-    assert typed("predict", source, "--name", NAME).returncode == 4
+    refused(4, f"predict {source} --name {NAME}")
     told = artifact(prefect_api, f"{NAME}-predictions")["data"]
     assert told.startswith(f"# {NAME}: nothing was predicted")
     for row in (

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from candidate import Contender
-from command_line import answer, refused, typed
+from command_line import answer, output, refused, typed
 from flows.cli import train
 from flows.cli.display import print_page
 from flows.pages.report import RetrainReport, describe_retrain
@@ -94,7 +94,7 @@ def test_every_summary_says_that_a_name_is_frozen_or_a_version_held(
         assert (found.model_path is None) == (version is None)
         assert f"gradmill unfreeze {NAME}" in render_markdown(retrain_page(found))
         assert f"Frozen: version 2 stays until gradmill unfreeze {NAME}" in told
-    listed = typed("models").stdout
+    listed = output("models")
     assert "2 * f" in listed
     assert "gradmill unfreeze" in listed
     pointer.rollback(NAME)
@@ -116,14 +116,14 @@ def test_the_history_tells_who_changed_what_and_why(candidate: Contender, monkey
     monkeypatch.setenv("LOGNAME", "ada")
     monkeypatch.setattr("flows.server.connection.send_model_event", print)
     reason = "[red]a bad day\x1b[2J"
-    assert typed("rollback", NAME, "--reason", reason).returncode == 0
-    assert typed("unfreeze", NAME).returncode == 0
+    output(f"rollback {NAME} --reason '{reason}'")
+    output(f"unfreeze {NAME}")
     for wrong in (f"rollback {NAME}", f"freeze {NAME} --reason {'x' * 501}", "history no-such-name"):
         refused(2, wrong)  # nothing was done
-    assert typed("promote", NAME, "2").returncode == 0  # held versions are not pruned
+    output(f"promote {NAME} 2")  # held versions are not pruned
     candidate.publish()
     age_demotions()
-    assert typed("prune", NAME, "--keep", "1").returncode == 0
+    output(f"prune {NAME} --keep 1")
     told = [
         f"{each.what} {each.versions[0]} by {each.by}{each.reason}: {each.champion}{' frozen' * each.frozen}"
         for each in history.list_changes(NAME)
@@ -138,7 +138,7 @@ def test_the_history_tells_who_changed_what_and_why(candidate: Contender, monkey
         "published 3 by candidate-2: 3",
         f"pruned 1 by {ada}: 3",
     ]
-    assert "[red]a bad day\\x1b[2J" in typed("history", NAME).stdout, "neither markup nor an order to the terminal"
+    assert "[red]a bad day\\x1b[2J" in output(f"history {NAME}"), "neither markup nor an order to the terminal"
     assert [each["what"] for each in answer("history")["history"][NAME]] == words_of_changes()
 
 

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from candidate import Contender, seal, write_job
-from command_line import answer, plant, refused, typed
+from command_line import answer, output, plant, refused, typed
 from documents import load
 from flows.pages.overview import list_sections
 from flows.server import metrics
@@ -182,14 +182,14 @@ def test_a_kind_of_model_that_is_not_known_yet_ends_no_report(documents: Documen
     manifest = load(documents["manifest"])
     manifest["parameters"]["training"]["model"] = "decision-tree"
     seal(documents["manifest"].parent, manifest)
-    assert typed("report", NAME, "--output", tmp_path / "page.html").returncode == 0
+    output(f"report {NAME} --output {tmp_path}/page.html")
 
 
 def test_files_that_a_version_was_trained_on_are_told(documents: Documents) -> None:
     note = artifact_paths.trained_files(NAME, load(documents["manifest"])["dataset"]["digest"])
     note.parent.mkdir(parents=True, exist_ok=True)
     own_data.TrainedFiles(files=tuple(f"/data/{number}.csv" for number in range(12))).write(note)
-    told = typed("history", NAME).stdout
+    told = output(f"history {NAME}")
     assert re.search("(?m)^ +1 +/data/0.csv, .* and 2 more", told)
     assert answer(f"history {NAME}")["files"][NAME]["1"][11] == "/data/11.csv"
     (files,) = (section for section in list_sections(state.read_name(NAME), None) if section.title == "Files")
@@ -233,7 +233,7 @@ def test_every_outcome_of_a_run_is_told(candidate: Contender) -> None:
     decide(noted(candidate, 6), "unchanged", 1, "of these rows")
     with going.in_use():
         found = [f"{each['name']} {each['outcome']} {each['detail']} {each['version']}" for each in listed()]
-        page, by_default = (typed("models", name, "--runs").stdout for name in (NAME, "other"))
+        page, by_default = (output(f"models {name} --runs") for name in (NAME, "other"))
     assert found == [
         f"{NAME} unchanged of these rows 1",
         "other running  None",
@@ -281,4 +281,4 @@ def test_of_each_name_the_newest_retrains_are_read_as_far_as_one_that_was_judged
 
 def test_a_name_without_a_run_is_exit_2() -> None:
     refused(2, "models nobody --runs", "no run of nobody")
-    assert "--no-publish" in typed("models", "--runs").stdout
+    assert "--no-publish" in output("models --runs")

@@ -63,11 +63,22 @@ def output(command: str) -> str:
     return done.stdout
 
 
+def ask(*command: str | Path, code: int = 0) -> Any:
+    """The document of a command; a failure's has the error too, in three parts, unless it is a refusal by a gate."""
+    done = typed(*command, "--json")
+    assert done.returncode == code, done.stderr or done.stdout
+    assert "Traceback" not in done.stderr
+    found = json.loads(done.stdout)
+    if code and found.get("outcome") != "refused":
+        assert all(found["error"][part] for part in ("found", "expected", "action"))
+    else:
+        assert "error" not in found
+    return found
+
+
 def answer(command: str, exit_code: int = 0) -> Any:
-    """The document that a command prints, typed in this process."""
-    done = typed(*shlex.split(command), "--json")
-    assert done.returncode == exit_code, done.stderr
-    return json.loads(done.stdout)
+    """The same of a command in one line."""
+    return ask(*shlex.split(command), code=exit_code)
 
 
 def in_own_mounts(mounting: str) -> list[str]:

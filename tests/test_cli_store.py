@@ -7,6 +7,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,6 @@ from command_line import GRADMILL, answer, output, refused
 from conftest import REPOSITORY
 from documents import load
 from fenced_blocks import blocks
-from flows import interrupt
 from store_state import champion, damage, seal_all
 from table_files import written
 from tasks.store import artifact_paths, locks, model_folder, pointer
@@ -133,24 +133,17 @@ def test_the_result_is_told_before_the_announcement_which_fails_no_command(
     ],
 )
 def test_ctrl_c_after_the_pointer_moved_tells_so(
-    at: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    at: str, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def interrupted(*arguments: object, **options: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(at, interrupted)
-    monkeypatch.setattr(interrupt, "done", "")
-    monkeypatch.setattr(interrupt, "watch", lambda leave: None)
-    monkeypatch.setattr("flows.cli.streams.guard", lambda: None)
-    monkeypatch.setattr(os, "_exit", lambda code: None)
-    monkeypatch.setattr("sys.argv", ["gradmill", "rollback", NAME])
+    module, _, function = at.rpartition(".")
+    press = f"module.{function} = lambda *_, **__: os.kill(os.getpid(), signal.SIGINT)"
+    script = f"import os, signal; import {module} as module; from flows.__main__ import main\n{press}\nmain()"
     monkeypatch.setenv("GRADMILL_MIRROR", str(tmp_path / "share"))
-    with pytest.raises(SystemExit):
-        flows.__main__.main()
-    said = capsys.readouterr().err
-    assert f"interrupted; {NAME}: 2 → 1, version 2 is held" in said
-    assert words in said
-    assert "another rollback would go one further back" in said
+    command = [sys.executable, "-c", script, "rollback", NAME]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 130
+    told = (f"interrupted; {NAME}: 2 → 1, version 2 is held", words, "another rollback would go one further back")
+    assert [each for each in told if each not in done.stderr] == []
 
 
 # Strange names

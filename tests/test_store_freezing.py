@@ -12,17 +12,11 @@ from typing import Any
 import pytest
 
 from candidate import Contender
-from command_line import answer, output, refused, typed
-from flows.cli import train
-from flows.cli.display import print_page
-from flows.pages.report import RetrainReport, describe_retrain
-from flows.pages.run_pages import retrain_page
+from command_line import answer, gradmill, output, refused, run, typed
 from store_state import age_demotions, champion, forget_changes, leftovers, whole_files
 from tasks.errors import DataError, GateFailed
 from tasks.store import artifact_paths, atomic, folders, history, housekeeping, model_folder, pointer
 from tasks.store.history import Cause
-from tasks.store.page_rendering import render_markdown
-from tasks.store.record_base import FileRef
 from victims import die_before, fork
 
 pytestmark = pytest.mark.usefixtures("two_versions")
@@ -75,34 +69,22 @@ def test_without_publication_the_store_stays_as_it_is_byte_for_byte(candidate: C
     assert everything() == before
 
 
-def test_every_summary_says_that_a_name_is_frozen_or_a_version_held(
-    candidates: list[Contender], capsys: pytest.CaptureFixture[str]
-) -> None:
-    def summarize(each: Contender) -> tuple[RetrainReport, str]:
-        model = FileRef(path=artifact_paths.runs() / "model.onnx", sha256=each.exported.onnx.sha256)
-        published = each.publish().model_copy(update={"model": model})  # the candidate's own lies elsewhere
-        results = {"train": each.trained, "evaluate": each.evaluated, "export": each.exported, "publish": published}
-        each.run.note(stages={stage: result.model_dump(mode="json") for stage, result in results.items()})
-        report = describe_retrain(each.run, each.parameters)
-        print_page(train.draw_retrain(report, owes_predictions=False))
-        return report, " ".join(capsys.readouterr().out.split())
+@pytest.mark.slow  # three retrains
+def test_every_summary_says_that_a_name_is_frozen_or_a_version_held(on_server: None) -> None:
+    def retrain(seed: int) -> str:
+        return gradmill("retrain", NAME, "--no-predict", "--seed", str(seed)).stdout
 
-    pointer.freeze(NAME)
-    for each, outcome, version in ((candidates[2], "judged", None), (candidates[1], "unchanged", 2)):
-        found, told = summarize(each)
-        assert (found.outcome, found.frozen, found.champion, found.version) == (outcome, True, 2, version)
-        assert (found.model_path is None) == (version is None)
-        assert f"gradmill unfreeze {NAME}" in render_markdown(retrain_page(found))
-        assert f"Frozen: version 2 stays until gradmill unfreeze {NAME}" in told
-    listed = output("models")
-    assert "2 * f" in listed
-    assert "gradmill unfreeze" in listed
+    output(f"freeze {NAME}")
+    document = run("retrain", NAME, "--no-predict", "--seed", 7)
+    told = {field: document[field] for field in ("outcome", "frozen", "champion", "version", "model_path")}
+    assert told == {"outcome": "judged", "frozen": True, "champion": 2, "version": None, "model_path": None}
+    frozen, promote = f"Frozen: version 2 stays until gradmill unfreeze {NAME}", f"gradmill promote {NAME}"
+    unchanged = retrain(seed=0)  # as version 1 was
+    for words in ("not the champion: that is version 2", frozen, f"{promote} 1"):
+        assert words in unchanged
+    assert "2 * f" in output("models")
     pointer.rollback(NAME)
-    _, told = summarize(candidates[1])
-    assert "not the champion: that is version 1" in told
-    assert f"Held because of a rollback: 2. gradmill promote {NAME} VERSION ends the hold" in told
-    assert f"promote {NAME} 2" in told, "the command to type"
-    assert "--force" not in told
+    assert f"Held because of a rollback: 2. {promote} VERSION ends the hold" in retrain(seed=0)
 
 
 # The history

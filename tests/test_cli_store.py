@@ -22,6 +22,7 @@ from fenced_blocks import blocks
 from store_state import champion, damage, seal_all
 from table_files import written
 from tasks.store import artifact_paths, locks, model_folder, pointer
+from tasks.store.history import Cause
 
 pytestmark = pytest.mark.usefixtures("two_versions")
 NAME = "linear-regression"
@@ -65,6 +66,18 @@ def test_what_does_not_exist_or_is_left_out_is_exit_2(command: str, artifacts: P
     before = {*artifacts.rglob("*")}
     refused(2, command)
     assert {*artifacts.rglob("*")} >= before
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("on_server")
+def test_a_dataset_shares_its_name_with_no_new_model_and_outlives_the_removal_of_an_old_one(artifacts: Path) -> None:
+    data = artifact_paths.dataset("synthetic-linear")
+    before = {*data.rglob("*")}
+    refused(2, "retrain linear-regression --name synthetic-linear", "the name of the book's data")
+    refused(2, "remove synthetic-linear --yes", "no model named synthetic-linear")
+    artifact_paths.model(NAME).rename(artifact_paths.model("synthetic-linear"))
+    assert answer("remove synthetic-linear --yes")["versions"] == [1, 2]
+    assert {*data.rglob("*")} >= before != set()
 
 
 def test_verify_says_what_it_checked_and_what_is_not_here_and_a_damaged_version_is_exit_4() -> None:
@@ -213,6 +226,18 @@ def test_a_command_that_waits_for_the_lock_says_for_whom_without_secrets_and_giv
     assert artifact_paths.lock(artifact_paths.model(NAME)).read_text() == "", "whoever has it no more is not named"
     document = json.loads(output)
     assert document["error"]["exit_code"] == 130 if end == "interrupted" else document["champion"] == 1
+
+
+@pytest.mark.slow
+def test_a_rollback_that_waited_undoes_no_champion_that_its_user_has_not_seen() -> None:
+    with locks.hold_model(NAME):
+        process = subprocess.Popen([GRADMILL, "rollback", NAME], stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        assert "waiting for it" in process.stderr.readline()
+        pointer.point_to(NAME, 1, Cause("promoted", by="another"))
+    _, said = process.communicate(timeout=180)
+    assert (process.returncode, champion()) == (2, (1, 2, [])), said
+    assert "became version 1 while this command waited\nexpected: version 2" in said
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from pydantic import Field
 from tasks.errors import DataError, UsageError
 from tasks.machine.run_messages import print_message
 from tasks.parameters import is_name
+from tasks.parameters.training import BOOK_DATASETS
 from tasks.store import (
     artifact_paths,
     atomic,
@@ -128,7 +129,7 @@ def remove_name(name: str) -> list[str]:
         UsageError: the name is unknown.
         DataError: a document of another name, which may need one of these runs, is damaged: the runs are kept.
     """
-    facts, places = require_known(name), (artifact_paths.model(name), artifact_paths.dataset(name))
+    facts, places = require_known(name), _list_own_folders(name)
     preparing = "another process is preparing its data; waiting for it"
     with locks.hold_lock(artifact_paths.dataset_lock(name), preparing), locks.hold_model(name):
         for place in filter(Path.exists, places):
@@ -146,10 +147,15 @@ def require_known(name: str) -> NameState:
         UsageError: the name has none of these.
     """
     facts = state.read_name(name) if is_name(name) else None  # any other text might lead out of the store
-    places = artifact_paths.model(name), artifact_paths.dataset(name)
-    if facts is None or not (facts.is_known or any(place.exists() for place in places)):
+    if facts is None or not (facts.is_known or any(place.exists() for place in _list_own_folders(name))):
         raise model_folder.unknown_model_error(name)
     return facts
+
+
+def _list_own_folders(name: str) -> list[Path]:
+    """The folders that only this name needs. A name may have been that of a dataset, which all names share."""
+    is_shared = name in BOOK_DATASETS.values()
+    return [artifact_paths.model(name), *([] if is_shared else [artifact_paths.dataset(name)])]
 
 
 def _is_of(folder: Path, name: str) -> bool:

@@ -17,7 +17,7 @@ from tasks.machine.words import pluralize
 from tasks.parameters import Data, LearningParameters, ModelName, RetrainParameters, Use, is_name
 from tasks.parameters.data import NO_WINDOW
 from tasks.parameters.form import WORDS
-from tasks.parameters.training import SEARCHED, Training, list_defaults
+from tasks.parameters.training import BOOK_DATASETS, SEARCHED, Training, list_defaults
 from tasks.records import ChampionData, PreparedDataset, PublishedModel, RawDataset
 from tasks.store import artifact_paths, locks, model_folder, pointer, tuning_result, verification, verified_files
 from tasks.store.artifact_paths import ONNX
@@ -176,12 +176,15 @@ def leave_split_open(data: dict[str, Any]) -> None:
 
 
 def require_same_kind(parameters: LearningParameters) -> None:
-    """A name keeps its model, its kind of data and its target.
+    """A name keeps its model, its kind of data and its target; a new one is not that of a dataset.
 
     Raises:
-        UsageError: the parameters would change one of them.
+        UsageError: the parameters would change one of them, or begin a name of that kind.
     """
     kept = find_newest(parameters.name)
+    if kept is None and parameters.name in BOOK_DATASETS.values():
+        found = f"{parameters.name} is the name of the book's data"
+        raise UsageError(found, "a name that no dataset has", "give the model another --name")
     if kept is None:
         return
     target, data, trained = kept.recipe.target, parameters.data, kept.parameters.training

@@ -90,11 +90,18 @@ def rollback(name: str, reason: str | None = None, and_freeze: bool = True) -> t
     Without ``and_freeze`` the next retrain may publish the same fault again: once data grow, its bytes differ.
 
     Raises:
-        UsageError: there is no such model, or nothing to go back to.
+        UsageError: there is no such model, nothing to go back to, or another champion since this command began.
         DataError: the version to go back to is damaged.
     """
+    meant = model_folder.resolve_version(name, None)
     with history.lock_to_change(name, "rolled back", reason) as cause:
         pointer = model_folder.find_champion(name)
+        if pointer and pointer.version != meant:
+            raise UsageError(
+                f"the champion of {name} became version {pointer.version} while this command waited",
+                f"version {meant}, the champion when it began",
+                f"see gradmill models {name}; gradmill promote {name} VERSION accepts any version",
+            )
         if pointer is None or pointer.previous not in model_folder.list_versions(name):
             raise UsageError(
                 f"{name} has no version before its champion",

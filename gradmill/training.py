@@ -1,5 +1,6 @@
 """``gradmill retrain`` for a DataFrame, run in a separate process, so that the calling one does not matter."""
 
+import fcntl
 import hashlib
 import html
 import json
@@ -10,7 +11,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,17 +48,18 @@ def fit(frame: Any, target: str, name: str, model: str | None = None, **options:
     if is_new and options.get("no_publish"):
         action = "leave no_publish out, or run gradmill retrain with --no-publish"
         raise GradmillError(f"no_publish, and no version of {name}", "a model that can be returned", action)
-    path = _keep_frame(frame, root / "datasets" / name)
-    data = ["--data", str(path), "--target", target]
-    try:
-        if model is None and is_new:
-            advised = _run("inspect", *data[1:], *_as_options({"artifacts": root}))
-            words = shlex.split(advised["command"])
-            model = words[words.index("retrain") + 1]
-        chosen = [name] if model is None else [model, "--name", name]
-        answer = _run("retrain", *chosen, *data, *_as_options(options | {"artifacts": root}))
-    finally:
-        remove_frames(path.parent)
+    with _hold_frames(root / "datasets" / name) as folder:
+        path = _keep_frame(frame, folder)
+        data = ["--data", str(path), "--target", target]
+        try:
+            if model is None and is_new:
+                advised = _run("inspect", *data[1:], *_as_options({"artifacts": root}))
+                words = shlex.split(advised["command"])
+                model = words[words.index("retrain") + 1]
+            chosen = [name] if model is None else [model, "--name", name]
+            answer = _run("retrain", *chosen, *data, *_as_options(options | {"artifacts": root}))
+        finally:
+            remove_frames(folder)
     fitted = load(name, root)
     fitted.outcome = answer["outcome"]
     return fitted
@@ -79,6 +82,15 @@ def _quote(value: Any) -> Any:
     return value
 
 
+@contextmanager
+def _hold_frames(folder: Path) -> Iterator[Path]:
+    """Create the folder of a name's frames, and keep other fits of the name from removing this one's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".frames.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
+
+
 def _keep_frame(frame: Any, folder: Path) -> Path:
     """Write a frame to a Parquet file named by its content; the previous one remains until this is trained on.
 
@@ -88,7 +100,6 @@ def _keep_frame(frame: Any, folder: Path) -> Path:
     """
     if not any(hasattr(frame, name) for name in ("to_parquet", "write_parquet", "column_names")):
         raise TypeError(f"a frame is {type(frame).__name__}, not a pandas or polars DataFrame, or an Arrow table")
-    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as temporary:
         written = Path(temporary) / "frame.parquet"
         try:

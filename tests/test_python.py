@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from gradmill.model import read_weights
 from prediction_jobs import added_by_hand
 from small_models import CITIES, MODELS
 from store_state import damage, seal_all
+from table_files import houses
 from tasks.data.io import pictures
 from tasks.store import artifact_paths, model_folder, pointer
 from tasks.store.atomic import file_digest
@@ -379,6 +381,17 @@ def test_a_script_beside_modules_named_as_ours_fits_and_is_refused(artifacts: Pa
     assert [*(tmp_path / "moved").rglob("frame-*")] == [tmp_path / "moved" / source], "none of those that were refused"
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("on_server")
+def test_two_fits_of_one_name_at_once_wait_for_each_other_and_lose_no_rows(artifacts: Path) -> None:
+    frames = [houses(rows).to_pandas() for rows in (300, 400)]
+    with ThreadPoolExecutor() as pool:
+        fitted = list(pool.map(lambda frame: gradmill.fit(frame, "price", "houses", no_predict=True), frames))
+    assert sorted(model.version for model in fitted) == [1, 2]
+    (frame,) = artifacts.rglob("frame-*")
+    assert load(artifacts / "datasets" / "houses" / "source.json")["source"].endswith(frame.name)
+
+
 def test_rows_of_every_kind_are_kept_by_their_content_and_options_are_named_as_on_the_command_line(
     tmp_path: Path,
 ) -> None:
@@ -416,7 +429,7 @@ def test_what_cannot_be_fitted_is_refused_and_leaves_no_file(artifacts: Path) ->
         gradmill.fit(pd.DataFrame(FRAME), "area", "houses", no_publish=True)
     with pytest.raises(gradmill.DataError, match="no column is left to predict area from"):
         gradmill.fit(pd.DataFrame(FRAME), "area", "houses")
-    assert not [path for path in artifacts.rglob("*") if path.is_file()]
+    assert {path.name for path in artifacts.rglob("*") if path.is_file()} == {".frames.lock"}
 
 
 # The documentation

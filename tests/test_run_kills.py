@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 
 from candidate import Contender
+from command_line import run
 from conftest import REPOSITORY
 from store_state import leftovers, whole_files
+from table_files import houses, written
 from tasks.store import artifact_paths, model_folder, verification
-from victims import KILLS, fork, run_silently
+from victims import KILLS, fork, run_silently, run_until
 
 NAME = "linear-regression"
 REFUSED = 3  # the exit code of a whole run whose model a gate has refused
@@ -53,6 +55,19 @@ def test_killed_retrains_harm_nothing(
         assert before.items() <= whole_files().items()
     assert killed > KILLS / 2, "the others had ended before"
     assert refused <= KILLS / 5, "few seeds give a model worse than the best so far"
+
+
+@pytest.mark.slow
+def test_a_first_version_knows_where_its_data_are_though_its_run_was_killed_at_once(
+    server: str, artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", server)
+    rows = written(tmp_path / "houses.csv", houses())
+    options = ["--name", "houses", "--data", str(rows), "--target", "price", "--artifacts", str(artifacts)]
+    victim = fork(run_until, "tasks.publish:_report_outcome", ["retrain", NAME, *options])
+    victim.join()
+    assert (victim.exitcode, model_folder.list_versions("houses")) == (-signal.SIGKILL, [1])
+    assert run("retrain", "houses")["outcome"] == "unchanged"
 
 
 # A non-root user's folder

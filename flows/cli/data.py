@@ -157,27 +157,33 @@ def is_there(path: str) -> bool:
     return os.path.exists(path) or next(glob.iglob(path, recursive=True), None) is not None  # noqa: PTH110, PTH207
 
 
-def check_header(source: str, check: Callable[[list[str]], None]) -> None:
+def check_header(
+    source: str, header: str, names: tuple[str, ...], check: Callable[[list[str]], None], has_options: bool = True
+) -> None:
     """Check the columns of a local table's first file; the run checks all its files together.
 
-    URLs are not checked, since their hosts may be slow, nor the columns of JSON lines, each of which has its own names.
+    ``has_options``: the command has --header and --names. URLs are not checked, since their hosts may be slow, nor the
+    columns of JSON lines, each of which has its own names.
     """
     from tasks.data.io.batches import read_header
+    from tasks.data.io.tabular import Selection
 
     if "://" in source.removeprefix("file://"):
         return
     with redirect_stdout(None):  # the run reports files that are skipped
         files = find_table(source).files
+    selection = Selection(header=header, names=names)
     if not any(file.suffix in JSON_SUFFIXES for file in files):
         try:
-            check(read_header(files[:1]))
+            check(read_header(files[:1], selection, has_options=has_options))
         except DataError:
-            check(read_header(files))  # a column that only some files have is not misspelt
+            # a column that only some files have is not misspelt
+            check(read_header(files, selection, has_options=has_options))
     if len(files) == 1:
-        require_rows(files[0])
+        require_rows(files[0], header, names)
 
 
-def require_rows(file: DataFile) -> None:
+def require_rows(file: DataFile, header: str, names: tuple[str, ...]) -> None:
     """Refuse a table that has only a header.
 
     Raises:
@@ -186,6 +192,7 @@ def require_rows(file: DataFile) -> None:
     from tasks.data.io.batches import table_batches
     from tasks.data.io.tabular import Selection
 
-    rows = table_batches(file, Selection(only=frozenset(), is_again=True), "reject")  # the run reports encodings
+    selection = Selection(only=frozenset(), is_again=True, header=header, names=names)  # the run reports encodings
+    rows = table_batches(file, selection, "reject")
     if not any(batch.num_rows for batch in rows):
         raise DataError(f"{file.path} holds no rows", "rows below the header", "name data with at least one row")

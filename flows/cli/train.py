@@ -4,6 +4,7 @@ import importlib
 import shlex
 import sys
 from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -149,7 +150,8 @@ def _check_training(given: dict[str, Any], parameters: LearningParameters) -> No
         request = Request(data, previous)
         request.require_sound()
         try:
-            check_header(data.source, lambda names: require_columns(names, request))
+            check = partial(require_columns, request=request)
+            check_header(data.source, request.header, request.header_names, check)
         except DataError:
             for number in model_folder.list_versions(parameters.name)[-1:] if previous else ():
                 verification.verify_version(parameters.name, number)  # a damaged version would fix wrong columns

@@ -134,6 +134,14 @@ class RowRecipe(PersistedRecord):
         def missing(self) -> tuple[str, ...]:
             """What stands for a missing value in a table, besides the usual texts."""
 
+        @property
+        def header(self) -> str:
+            """The line of a table's header in text files and sheets, or none; empty: the first."""
+
+        @property
+        def header_names(self) -> tuple[str, ...]:
+            """The names that were given for the columns of text files and sheets."""
+
     def describe_columns(self) -> tuple[ColumnMetadata, ...]:
         """What a consumer must know about the columns, in order; the book's plain numbers need no description."""
         known = () if self.is_plain else self.columns
@@ -193,6 +201,8 @@ class Pixels(RowRecipe):
     columns: ClassVar[tuple[Column, ...]] = ()
     target: ClassVar[None] = None
     missing: ClassVar[tuple[str, ...]] = ()
+    header: ClassVar[str] = ""
+    header_names: ClassVar[tuple[str, ...]] = ()
 
     @property
     def input(self) -> Tensor:
@@ -252,6 +262,8 @@ class Columns(RowRecipe):
     columns: tuple[Column, ...]
     target: Target | None = None  # None: the book's data, whose target is used unchanged
     missing: tuple[str, ...] = unless_empty(())  # what stands for a missing value, besides the usual texts
+    header: str = unless_empty("")  # of text files and sheets: its line, or none; empty: the first
+    header_names: tuple[str, ...] = unless_empty(())  # that were given for their columns
 
     scale: ClassVar[float] = 1.0  # for raw rows; each column has its own
     metadata_props: ClassVar[dict[str, str]] = {}

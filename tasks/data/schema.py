@@ -25,7 +25,7 @@ from tasks.data.recipe import (
 from tasks.data.report import Finding, error, note, require_fit, warning
 from tasks.errors import UsageError
 from tasks.machine.words import format_names, suggest_spelling
-from tasks.parameters.data import OwnData
+from tasks.parameters.data import NO_HEADER, OwnData
 from tasks.parameters.form import Use
 from tasks.records import Splits
 from tasks.serving.task import TaskName
@@ -50,11 +50,12 @@ class OwnSchema(PersistedRecord):
         facts: dict[str, Any] = {"recipe": recipe, "columns": columns, "missing": recipe.missing}
         if recipe.target:
             facts |= {"target": recipe.target.name, "target_form": recipe.target.form}
+            facts |= {"header": recipe.header, "header_names": recipe.header_names}
         return cls.model_validate(dict(dataset) | facts)
 
     def digest(self, parts: Sequence[Any]) -> str:
         """SHA-256 (hex) of data with this schema: of the schema, columns by name, and of each part's row digests."""
-        facts = self.model_dump(mode="json")
+        facts = self.model_dump(mode="json", exclude={"header", "header_names"})  # rows are the same without one
         facts.get("columns", []).sort(key=lambda column: column["name"])
         of_parts = [hashlib.sha256(part).hexdigest() for part in parts]
         return hashlib.sha256(json.dumps([facts, of_parts], sort_keys=True).encode()).hexdigest()
@@ -68,6 +69,8 @@ class Schema(OwnSchema):
     target_form: str = unless_empty("")
     columns: tuple[Column, ...]  # only their ``FIXED`` fields
     missing: tuple[str, ...] = unless_empty(())
+    header: str = ""  # as in ``Columns``
+    header_names: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()  # at the user's request, sorted
     left_out: tuple[str, ...] = ()  # automatically: dates and ids, sorted
 
@@ -75,7 +78,13 @@ class Schema(OwnSchema):
     def recipe(self) -> Columns:
         """The recipe, with nothing fitted yet."""
         target = Target(name=self.target, form=self.target_form)
-        return Columns(columns=self.columns, target=target, missing=self.missing)
+        return Columns(
+            columns=self.columns,
+            target=target,
+            missing=self.missing,
+            header=self.header,
+            header_names=self.header_names,
+        )
 
 
 class ImageSchema(OwnSchema):
@@ -142,6 +151,11 @@ class Request:
         self.passed_over = set(filter(None, others))  # not features, although nobody ignored them
         ignored = {*options.ignore, *(previous.ignored if previous else ())}
         self.missing = tuple(sorted({*options.missing, *(previous.missing if previous else ())}))
+        self.header, self.header_names = options.header or "", options.names
+        if options.names and not options.header:
+            self.header = NO_HEADER
+        if previous and not self.header:
+            self.header, self.header_names = previous.header, previous.header_names
         self.forms = {name: column.form for name, column in self.known.items() if column.kind == "number"}
         if previous and previous.task == "regression":
             self.forms[previous.target] = previous.target_form

@@ -16,6 +16,7 @@ from tasks.parameters.training import (
 )
 
 NO_WINDOW = "none"
+NO_HEADER = "none"
 TYPED_FORMATS = {  # of tables that keep the types of columns, by suffix; tasks/data/io/batches.py reads them
     ".parquet": "Parquet",
     ".feather": "Feather",
@@ -81,6 +82,20 @@ class OwnData(ParameterModel):
         Use.TABLES,
         empty="inferred from the values",
         pattern="^[.,]$",
+    )
+    header: str | None = declare_field(
+        None,
+        "The line of a text file or sheet with the names of the columns; kept with the name.",
+        Use.TABLES,
+        empty="the first",
+        pattern=r"^(none|[1-9]\d{0,3})$",
+    )
+    names: Names = declare_field(
+        (),
+        "The names of the columns of text files and sheets; without --header, the first row is data. Kept with the "
+        "name.",
+        Use.TABLES,
+        empty="those in the header, or c1, c2 …",
     )
     no_date_parts: bool = declare_field(
         False, "Derive no month, weekday, hour or year from dates; kept with the name.", Use.TABLES

@@ -27,14 +27,14 @@ from tasks.store.record_base import FileRef, Sha256
 from tasks.store.run_folder import RunFolder
 
 # Parameters that no document keeps: paths, one-time options, and what the recipe says.
-NOT_KEPT: dict[str, Any] = {"data": {"source", "new_recipe", "accept_data", "decimal"}}
+NOT_KEPT: dict[str, Any] = {"data": {"source", "new_recipe", "accept_data", "decimal", "header", "names"}}
 NAME_SOURCE = "name the data with --data"
 KINDS = WORDS | {Use.TABLES: "your own data"}
 # Options that do not change the model: where it is trained, where the data are, how long to wait for more, one-time
 # options. The split is among them because the name fixes its rule and the digest of the data covers it.
 OTHERS: dict[str, Any] = {
     "training": {"device"},
-    "data": {"source", "min_new_rows", "new_recipe", "accept_data", "decimal", "test", *SPLITS.values()},
+    "data": NOT_KEPT["data"] | {"min_new_rows", "test", *SPLITS.values()},
 }
 
 

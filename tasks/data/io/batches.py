@@ -12,6 +12,7 @@ from tasks.data.io import tabular
 from tasks.data.io.csv import csv_batches
 from tasks.data.io.discovery import JSON_SUFFIXES, WORKBOOK, DataFile, broken_file
 from tasks.data.io.excel import excel_batches
+from tasks.data.io.headers import HEADERLESS, headerless_error
 from tasks.data.io.queries import query_batches
 from tasks.data.io.tabular import BadRows, Reader, Selection
 from tasks.data.recipe import Recipe
@@ -77,16 +78,24 @@ def table_batches(file: DataFile, selection: Selection, bad_rows: BadRows = "rai
             yield batch
 
 
-def read_header(files: Iterable[DataFile], bad_rows: BadRows = "raise") -> list[str]:
+def read_header(
+    files: Iterable[DataFile], selection: Selection, bad_rows: BadRows = "raise", has_options: bool = True
+) -> list[str]:
     """The names of all columns of files, in order, from their headers and the folders in which they lie.
 
-    JSON lines have no header: their names are those that occur in any of the first rows.
+    JSON lines have no header: their names are those that occur in any of the first rows. ``has_options``: the command
+    has --header and --names.
 
     Raises:
-        DataError: a file is broken.
+        DataError: a file is broken, or has no header.
     """
-    headers = (next(table_batches(file, Selection(only=frozenset()), bad_rows)) for file in files)
-    return [*dict.fromkeys(name for header in headers for name in header.schema.names)]
+    names = dict[str, None]()
+    for file in files:
+        schema = next(table_batches(file, selection._replace(only=frozenset()), bad_rows)).schema
+        if HEADERLESS in (schema.metadata or {}):
+            raise headerless_error(file.path, schema.metadata[HEADERLESS], has_options)
+        names |= dict.fromkeys(schema.names)
+    return [*names]
 
 
 class ReadSpec(NamedTuple):

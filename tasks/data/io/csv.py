@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from tasks.data.io import headers
 from tasks.data.io.discovery import broken_file, explain_file_errors
 from tasks.data.io.tabular import (
     LEADING_ZERO,
@@ -21,21 +22,21 @@ from tasks.data.io.tabular import (
     TEXT,
     BadRows,
     Selection,
-    check_names,
     find_invalid_utf_8,
     read_blocks,
     without_rows,
 )
-from tasks.data.recipe import UNNAMED_INDEX
 from tasks.errors import DataError
 from tasks.machine import parallel
 from tasks.machine.run_messages import print_message
 from tasks.machine.words import pluralize
+from tasks.parameters.data import NO_HEADER
 
 DELIMITERS = (";", "\t", "|", ",")  # of equals the first: commas stand in names and numbers, too
 SNIFFED_BYTES, SNIFFED_ROWS = 2**18, 100
 # What may come before the header: the UTF-8 mark, a line that tells Excel the delimiter, and blank lines.
 BEFORE_HEADER = re.compile(rb"(?:\xef\xbb\xbf)?[\r\n]*(?:sep=(.)\r?\n)?[\r\n]*", re.IGNORECASE)
+LINE_END = re.compile(rb"\r\n|\n|\r")
 DELIMITER = b"delimiter"  # a key in the schema metadata of the batch that has no rows
 PADDED_VALUE = b"zero-padded"  # a key there in the metadata of a column: a first value with a leading zero
 END = "gradmill.end"  # of a block
@@ -58,15 +59,18 @@ def csv_batches(stream: Any, name: str, selection: Selection, bad_rows: BadRows 
     """
     blocks = read_blocks(stream, name)
     first = next(blocks)
-    told = ""  # the delimiter given to Excel
-    if prefix := BEFORE_HEADER.match(first):
-        first, told = first[prefix.end() :], (prefix[1] or b"").decode(errors="replace")
-    if re.search(rb"[\r\n]", first) is None:
+    start, excel_delimiter = 0, ""  # of the header; as a line above it says
+    if selection.header not in ("", NO_HEADER):
+        start = _find_line(first, int(selection.header), name)
+    if prefix := BEFORE_HEADER.match(first[start:]):
+        start, excel_delimiter = start + prefix.end(), (prefix[1] or b"").decode(errors="replace")
+    above, first = first[:start], first[start:]
+    if LINE_END.search(first) is None:
         raise broken_file(name, "it ends inside its header", "a header and rows")
-    file = _CsvFile(name, first, selection, bad_rows, told)
+    file = _CsvFile(name, first, selection, bad_rows, excel_delimiter, len(LINE_END.findall(above)))
     words = {name: {PADDED_VALUE: value} for name, value in file.padded_values.items()}
     fields = [pa.field(each, pa.null(), metadata=words.get(each)) for each in file.names]
-    yield without_rows(pa.schema(fields, {DELIMITER: file.delimiter}))
+    yield without_rows(pa.schema(fields, {DELIMITER: file.delimiter, **file.header_notes}))
     for table in parallel.read_ahead(map(file.parse, itertools.chain([first], blocks))):
         yield from table.to_batches()
 
@@ -74,21 +78,28 @@ def csv_batches(stream: Any, name: str, selection: Selection, bad_rows: BadRows 
 class _CsvFile:
     """One CSV file being read: its header, and what was counted in its rows."""
 
-    def __init__(self, name: str, block: memoryview, selection: Selection, bad_rows: BadRows, delimiter: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        block: memoryview,
+        selection: Selection,
+        bad_rows: BadRows,
+        delimiter: str,
+        lines_above: int,
+    ) -> None:
         self._name, self._is_strict = name, bad_rows == "raise"
         self._is_windows, self._may_be_windows = False, True  # Windows-1252; so far nothing is UTF-8 only
         head = bytes(self._require_utf_8(block)[:SNIFFED_BYTES])
         text = (head.rpartition(b"\n")[0] or head).decode(errors="replace")
         self.delimiter = delimiter if delimiter in DELIMITERS else find_delimiter(text)
         with explain_file_errors(name, "CSV with a header", "see its first line"):
-            rows = csv.reader(io.StringIO(text, newline=""), delimiter=self.delimiter, strict=True)
-            self.names = next(filter(None, rows))
-        if self.names[0] == "" and len(self.names) > 1 and UNNAMED_INDEX not in self.names:  # as pandas writes it
-            self.names[0] = UNNAMED_INDEX
-        # a comma at the end of each line is no reason to refuse a prediction
-        check_names(self.names, name, may_be_blank=not self._is_strict)
+            next(filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=self.delimiter, strict=True)))
+        self._head, self._lines_above = text, lines_above
+        lines, rows = zip(*self._read_head(self.delimiter, SNIFFED_ROWS), strict=True)
+        self.names, is_there, self.header_notes = headers.read_header_row(rows, lines, name, selection)
+        self._header_rows = int(is_there)  # of the next block
         is_first = selection.finds_forms and not selection.is_again
-        self.padded_values = self._find_padded_values(text, selection.also_missing) if is_first else {}
+        self.padded_values = self._find_padded_values(selection.also_missing) if is_first else {}
         self._included = [each for each in self.names if selection.takes(each)]
         if not self._included and selection.only is None:
             raise DataError(f"{name}: every column is ignored", "a column to learn from", "leave out fewer by --ignore")
@@ -101,21 +112,27 @@ class _CsvFile:
         self._types = {each: TEXT for each in self._included if each in texts}
         self._was_said = selection.is_again  # that it is Windows-1252
         self._missing = (*selection.missing, *selection.also_missing)
-        self._header_rows = 1  # of the next block
         self._rows = 0  # before the next block
 
-    def _find_padded_values(self, text: str, missing: tuple[str, ...]) -> dict[str, str]:
+    def _find_padded_values(self, missing: tuple[str, ...]) -> dict[str, str]:
         """By column, its first value with leading zeros, which are lost when numbers are read; of the first rows."""
         has_zeros, padded = re.compile(LEADING_ZERO).match, dict[str, str]()
-        if re.search(r'[\s,;|"]0\d+(?:[\s,;|"]|$)', text) is None:  # which takes a sixth of the time
+        if re.search(r'[\s,;|"]0\d+(?:[\s,;|"]|$)', self._head) is None:  # which takes a sixth of the time
             return padded
-        with contextlib.suppress(csv.Error):  # reported when the row is read
-            rows = filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=self.delimiter))
-            for row in itertools.islice(rows, 1, None):  # below the header
-                for name, value in zip(self.names, row, strict=False):
-                    if has_zeros(value) and value not in missing:
-                        padded.setdefault(name, value)
+        for _, row in itertools.islice(self._read_head(self.delimiter), self._header_rows, None):
+            for name, value in zip(self.names, row, strict=False):
+                if has_zeros(value) and value not in missing:
+                    padded.setdefault(name, value)
         return padded
+
+    def _read_head(self, delimiter: str, num_rows: int | None = None) -> Iterator[tuple[int, list[str]]]:
+        """The first rows and the lines in which they begin, up to one that cannot be read: that is reported later."""
+        rows, line = csv.reader(io.StringIO(self._head, newline=""), delimiter=delimiter), self._lines_above + 1
+        with contextlib.suppress(csv.Error):
+            for row in itertools.islice(rows, num_rows):
+                if row:
+                    yield line, row
+                line = self._lines_above + rows.line_num + 1
 
     def parse(self, block: memoryview) -> pa.Table:
         """The rows of a block ``(n, columns)``."""
@@ -214,6 +231,12 @@ class _CsvFile:
             ),
         )
 
+    def _find_header_line(self) -> int:
+        """The line of the first row that has as many fields as most rows, if a title is above it."""
+        delimiter = find_delimiter(self._head, skips_titles=True)
+        lines, rows = zip(*self._read_head(delimiter, SNIFFED_ROWS), strict=True)
+        return int(lines[headers.find_header_row(rows)])
+
     def _describe_ragged(self, first: int, rejects: list[Any], rows: int, is_cut: bool) -> DataError:
         """The error for rows whose fields do not match the header; the first of them is row ``first``."""
         fields, expected = rejects[0].actual_columns, len(self.names)
@@ -223,8 +246,8 @@ class _CsvFile:
         action = "quote fields that contain the delimiter, and write the file again"
         if 2 * len(rejects) > rows:
             action = (
-                f"if the first line is not the header, remove what stands above the header; if the header has no name "
-                f"for the first column, as R writes it, add one; otherwise {action}"
+                f"if the first line is not the header, name its line, as with --header {self._find_header_line()}; if "
+                f"the header has no name for the first column, as R writes it, add one; otherwise {action}"
             )
         return DataError(
             f"{pluralize(len(rejects), 'row')} of {rows:,} in {self._name} with more or fewer fields than the header: "
@@ -232,6 +255,19 @@ class _CsvFile:
             pluralize(expected, "field"),
             action,
         )
+
+
+def _find_line(block: memoryview, line: int, name: str) -> int:
+    """Where a line of the first block begins; the first is line 1.
+
+    Raises:
+        DataError: it has not so many.
+    """
+    starts = [0, *(end.end() for end in itertools.islice(LINE_END.finditer(block), line - 1))]
+    if len(starts) < line:
+        found = f"{name} has {pluralize(len(starts) - 1, 'line')} at its beginning, and no line {line}"
+        raise DataError(found, "a header in that line", "check --header")
+    return starts[-1]
 
 
 def _insert_rejected(table: pa.Table, rejects: dict[int, Any]) -> pa.Table:
@@ -264,13 +300,17 @@ def _has_quotes(block: memoryview) -> bool:
     return b'"' in block.obj  # type: ignore[operator]  # the block is all of this except one row
 
 
-def find_delimiter(head: str) -> str:
-    """The delimiter of fields: with it, most first rows match the header, and have the most fields."""
+def find_delimiter(head: str, skips_titles: bool = False) -> str:
+    """The delimiter of fields: with it, most first rows match the header, and have the most fields.
+
+    With ``skips_titles``, the header is not the first row, but one of as many fields as most rows have.
+    """
     scores: dict[str, tuple[float, int]] = {}
     for delimiter in DELIMITERS:
         rows = csv.reader(io.StringIO(head, newline=""), delimiter=delimiter)
         with contextlib.suppress(csv.Error):
             widths = [len(row) for row in itertools.islice(rows, SNIFFED_ROWS) if row]
-            if widths and widths[0] > 1:
-                scores[delimiter] = widths.count(widths[0]) / len(widths), widths[0]
+            width = max(widths, key=widths.count, default=0) if skips_titles else next(iter(widths), 0)
+            if width > 1:
+                scores[delimiter] = widths.count(width) / len(widths), width
     return max(scores, key=scores.__getitem__, default=",")

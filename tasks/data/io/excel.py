@@ -13,10 +13,11 @@ from typing import Any
 import pyarrow as pa
 
 from gradmill.rows import name_level
+from tasks.data.io import headers
 from tasks.data.io.discovery import broken_file, explain_file_errors
-from tasks.data.io.tabular import BATCH_ROWS, Selection, check_names, without_rows
-from tasks.data.recipe import UNNAMED_INDEX
+from tasks.data.io.tabular import BATCH_ROWS, Selection, without_rows
 from tasks.machine.words import format_names, pip_install
+from tasks.parameters.data import NO_HEADER
 
 OLE = b"\xd0\xcf\x11\xe0"  # the first bytes of old and of encrypted files
 CELL = re.compile(rb"""<(?:\w+:)?c\b[^>]*?\br=["']([A-Z]{1,3})([0-9]{1,10})""")
@@ -41,20 +42,24 @@ def excel_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.R
     Raises:
         DataError: it is not such a file, is too large, or the package that reads it is not installed.
     """
-    rows = _read_rows(stream, name, selection.sheet)
+    first_line, rows = _read_rows(stream, name, selection.sheet, selection.header)
     if not rows:
         which = f"its sheet {selection.sheet}" if selection.sheet else "its first sheet"
         raise broken_file(name, f"{which} is empty", "a header and rows", "name the table's sheet with --sheet")
-    header = [_format_cell(cell) for cell in rows[0]]
-    header[0] = header[0] or (UNNAMED_INDEX if len(header) > 1 else "")
-    check_names(header, name)
-    table = pa.table({each: _make_column([row[at] for row in rows[1:]]) for at, each in enumerate(header)})
+    texts = [[*map(_format_cell, row)] for row in rows[: headers.SNIFFED_ROWS]]
+    header = headers.read_header_row(texts, range(first_line, first_line + len(texts)), name, selection)
+    body = rows[int(header.is_there) :]
+    table = pa.table({each: _make_column([row[at] for row in body]) for at, each in enumerate(header.names)})
+    table = table.replace_schema_metadata(header.notes)
     yield without_rows(table.schema)
     yield from table.to_batches(BATCH_ROWS)
 
 
-def _read_rows(stream: Any, name: str, sheet: str) -> list[list[Any]]:
-    """The cells of a sheet, row by row, from a file that does not unpack to more than there is room for."""
+def _read_rows(stream: Any, name: str, sheet: str, header: str) -> tuple[int, list[list[Any]]]:
+    """The cells of a sheet from its header on, row by row, if the file does not unpack to more than fits.
+
+    Returns the number of the first row, as Excel shows it, and the rows.
+    """
     try:
         from python_calamine import CalamineWorkbook
     except ImportError as error:
@@ -90,7 +95,10 @@ def _read_rows(stream: Any, name: str, sheet: str) -> list[list[Any]]:
                 found = f"cell {bare[1].decode()} of sheet {selected} is a formula without a value"
                 to_do = "open the workbook in a spreadsheet program, which computes the values, and save it there"
                 raise broken_file(name, found, "a stored value for every formula", to_do)
-        return list(CalamineWorkbook.from_filelike(io.BytesIO(content)).get_sheet_by_name(selected).to_python())
+        table = CalamineWorkbook.from_filelike(io.BytesIO(content)).get_sheet_by_name(selected)
+        first_line = (table.start or (0, 0))[0] + 1
+        num_above = 0 if header in ("", NO_HEADER) else max(0, int(header) - first_line)
+        return first_line + num_above, list(table.to_python())[num_above:]
 
 
 def _find_sheets(packed: zipfile.ZipFile) -> dict[str, str]:

@@ -42,6 +42,7 @@ from tasks.data.io.discovery import (
     is_picture,
     select_sheet,
 )
+from tasks.data.io.headers import HEADERLESS, headerless_error
 from tasks.data.io.queries import keep_answer
 from tasks.data.io.tabular import MAX_ROWS, Selection, kind_of
 from tasks.data.levels import find_levels
@@ -122,8 +123,15 @@ def select_columns(spec: ReadSpec) -> Selection:
     if target and target.form:
         forms[target.name] = target.form
     only = frozenset(targets.union(dates, spec.ids, others))
-    missing = spec.recipe.missing
-    return Selection(as_text=frozenset(text), only=only, also_missing=missing, forms=forms, raw=frozenset(dates))
+    return Selection(
+        as_text=frozenset(text),
+        only=only,
+        also_missing=spec.recipe.missing,
+        forms=forms,
+        raw=frozenset(dates),
+        header=spec.recipe.header,
+        names=spec.recipe.header_names,
+    )
 
 
 def check_columns(path: str, schema: pa.Schema, spec: ReadSpec) -> None:
@@ -151,6 +159,8 @@ def check_columns(path: str, schema: pa.Schema, spec: ReadSpec) -> None:
                 faults.append(f"{name} of type {type_}, which is not a {kind}")
         if faults:
             found = f"columns {tabular.describe_schema(schema)}: {'; '.join(faults)}"
+    if missing and HEADERLESS in (schema.metadata or {}):
+        raise headerless_error(path, schema.metadata[HEADERLESS], has_options=False)
     if found:
         expected = [f"{name} ({'--id-column' if kind == VALUE else kind})" for name, kind in kinds.items()]
         raise DataError(f"{path} has {found}", f"columns {', '.join(expected)}", action)
@@ -504,7 +514,7 @@ def count_inputs(files: Sequence[DataFile], spec: ReadSpec, spill: Path, base: P
         check_unchanged([facts])
         readable, rows = kind.prepare(file, spill / f"{number:05d}", spec)
         if not number and kind in TABLES and spec.recipe.is_by_name:
-            _tell_of_header(read_header([file], "reject"), spec)
+            _tell_of_header(read_header([file], select_columns(spec), "reject", has_options=False), spec)
         if rows > MAX_ROWS:
             raise broken_file(file.path, f"it promises {rows} rows")
         label = labels[number] if labels else None
@@ -563,8 +573,8 @@ def check_header(file: DataFile, spec: ReadSpec) -> None:
         DataError: the header is broken, or columns are missing.
     """
     if _format_for(file, spec) in TABLES and not file.is_remote and file.suffix not in JSON_SUFFIXES:
-        names = read_header([file], "reject")
-        check_columns(file.path, pa.schema([(name, pa.null()) for name in names]), spec)
+        selection = select_columns(spec)._replace(only=frozenset())
+        check_columns(file.path, next(table_batches(file, selection, "reject")).schema, spec)
 
 
 def check_unchanged(files: Iterable[InputFile | Fingerprint]) -> None:

@@ -1,5 +1,6 @@
 """A whole table as one Arrow table in bounded anonymous memory, from any files; kinds are inferred from it."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,9 +14,10 @@ from tasks.data.io import date_parts, number_forms, tabular
 from tasks.data.io.batches import is_csv, table_batches
 from tasks.data.io.csv import DELIMITER, PADDED_VALUE
 from tasks.data.io.discovery import DataFile, DataFiles
+from tasks.data.io.headers import HEADERLESS, RENAMED, headerless_error
 from tasks.data.io.tabular import CODE, MAX_COLUMNS, DateForm, Kind, LevelCodes, Selection, kind_of
 from tasks.data.levels import Levels, find_levels
-from tasks.data.report import Finding, error, warning
+from tasks.data.report import Finding, error, note, warning
 from tasks.errors import DataError
 from tasks.machine.words import format_names, pluralize
 
@@ -193,6 +195,8 @@ class _TableReader:
         self.kinds: dict[str, dict[str, set[Kind]]] = {}  # for each column, in each file that has it
         self.header: dict[str, None] = {}  # all columns, whether read or not
         self._faults: dict[str, DataError] = {}  # by file
+        self._headerless: dict[str, DataError] = {}  # by file: its first row is no header
+        self._renamed: dict[str, None] = {}  # columns without a name of their own
         self._nested: dict[str, Finding] = {}  # by column
         self._misfits: dict[str, Finding] = {}  # by column: the first number in another form
         self._levels: dict[str, LevelCodes] = {}
@@ -220,6 +224,11 @@ class _TableReader:
             self.delimiters.add(words[DELIMITER].decode())
             padded = {each.name: each.metadata[PADDED_VALUE].decode() for each in batch.schema if each.metadata}
             self.padded_values = padded | self.padded_values
+        known = self.selection.list_known()
+        if HEADERLESS in words and (self.selection.finds_forms or known.isdisjoint(batch.schema.names)):
+            self._headerless[file.path] = headerless_error(file.path, words[HEADERLESS])
+        if RENAMED in words:
+            self._renamed |= dict.fromkeys(json.loads(words[RENAMED]))
         both = zip(batch.schema.names, batch.columns, strict=True)
         arrays = {name: array for name, array in both if self.selection.takes(name)}  # of two with one name the last
         if len(arrays) > MAX_COLUMNS:
@@ -295,13 +304,18 @@ class _TableReader:
         """The faults that were collected from the files."""
         for _, fault in sorted(self._faults.items()):
             yield error("unreadable-file", None, fault.found, fault.expected, fault.action)
+        for _, fault in sorted(self._headerless.items()):
+            yield error("no-header", None, fault.found, fault.expected, fault.action)
+        if self._renamed and self.selection.finds_forms:
+            found = f"columns without a name of their own are called {format_names([*self._renamed], 10)}"
+            yield note("renamed-columns", None, found, "--names gives all columns other names")
         yield from (*self._nested.values(), *self._misfits.values())
         for name, zones in self._zones.items():
             if len(zones) > 1:
                 shown = format_names([zone or "none" for zone in sorted(zones)], 5)
                 found = f"{name} has times of several zones ({shown}), all read as they are written"
                 yield warning("mixed-zones", name, found, "if they should be on one clock, write them in one zone")
-        paths = {file.path for file in self._files.files} - self._faults.keys()
+        paths = {file.path for file in self._files.files} - self._faults.keys() - self._headerless.keys()
         for name, by_file in self.kinds.items():
             if without := sorted(paths - by_file.keys()):
                 said = f"{pluralize(len(without), 'file')} without column {name}, the first is {without[0]}"

@@ -93,6 +93,8 @@ class Selection(NamedTuple):
     no_dates: frozenset[str] | None = None  # other columns are dates if their values say so, but these; None: none is
     decimal: str | None = None  # point or comma, where the user says which
     sheet: str = ""  # of a workbook; empty: the first
+    header: str = ""  # of text and workbooks: the line of the header, or none; empty: the first
+    names: tuple[str, ...] = ()  # of the columns of text and workbooks; empty: as the header says, or c1, c2 …
     is_again: bool = False  # the same files were read before, and everything worth reporting was reported
 
     def finds_dates(self, name: str) -> bool:
@@ -102,6 +104,10 @@ class Selection(NamedTuple):
     def reads_text(self, name: str) -> bool:
         """Whether text that looks like a date is kept as text, with its time zone."""
         return name in self.as_text | self.raw or name in self.dates or self.finds_dates(name)
+
+    def list_known(self) -> set[str]:
+        """The columns whose kinds are known."""
+        return {*self.as_text, *self.as_boolean, *self.forms, *self.dates}
 
     def takes(self, name: str) -> bool:
         """Whether a column is read."""

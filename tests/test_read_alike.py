@@ -18,7 +18,7 @@ import pytest
 
 import table_files
 from command_line import assert_clear, typed
-from documents import ask, inspect, measure, retrain
+from documents import ask, column, inspect, measure, retrain
 from table_files import written
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
@@ -229,6 +229,22 @@ def test_a_bad_file_is_refused_by_name_with_what_is_wrong(name: str, tmp_path: P
     error = inspect(tmp_path / name, "--target", "price", code=4)["error"]
     assert words in json.dumps(error, ensure_ascii=False)
     assert name in error["found"]
+
+
+def test_spaces_after_delimiters_are_no_part_of_a_value(tmp_path: Path) -> None:
+    rows = [
+        (at % 9 + 40, ["Ulm", '" Neu-Ulm, South"', "?"][at % 3], f"20{at % 20:02}-0{at % 9 + 1}-01")
+        for at in range(300)
+    ]
+    for name, delimiter in ("plain.csv", ","), ("spaced.csv", ",  "):
+        lines = [("area", "city", "sold", "price"), *((*row, row[0] * 2 + at % 3) for at, row in enumerate(rows))]
+        (tmp_path / name).write_text("".join(f"{delimiter.join(map(str, line))}\n" for line in lines))
+    plain, spaced = (
+        inspect(tmp_path / name, "--target", "price", "--missing", "?") for name in ("plain.csv", "spaced.csv")
+    )
+    assert spaced["columns"] == plain["columns"]
+    city = column(spaced, "city")
+    assert (city["levels"], city["missing"]) == (["Ulm", " Neu-Ulm, South"], 100)
 
 
 # Those whose rows may be rejected, and a few that each reader refuses; all others are refused by the same readers.

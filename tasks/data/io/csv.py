@@ -92,8 +92,11 @@ class _CsvFile:
         head = bytes(self._require_utf_8(block)[:SNIFFED_BYTES])
         text = (head.rpartition(b"\n")[0] or head).decode(errors="replace")
         self.delimiter = delimiter if delimiter in DELIMITERS else find_delimiter(text)
+        self._is_spaced = len(_drop_spaces(memoryview(head), self.delimiter)) < len(
+            head
+        )  # a search in all rows is slow
         with explain_file_errors(name, "CSV with a header", "see its first line"):
-            next(filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=self.delimiter, strict=True)))
+            next(filter(None, _read_rows(text, self.delimiter, strict=True)))
         self._head, self._lines_above = text, lines_above
         lines, rows = zip(*self._read_head(self.delimiter, SNIFFED_ROWS), strict=True)
         self.names, is_there, self.header_notes = headers.read_header_row(rows, lines, name, selection)
@@ -127,7 +130,7 @@ class _CsvFile:
 
     def _read_head(self, delimiter: str, num_rows: int | None = None) -> Iterator[tuple[int, list[str]]]:
         """The first rows and the lines in which they begin, up to one that cannot be read: that is reported later."""
-        rows, line = csv.reader(io.StringIO(self._head, newline=""), delimiter=delimiter), self._lines_above + 1
+        rows, line = _read_rows(self._head, delimiter), self._lines_above + 1
         with contextlib.suppress(csv.Error):
             for row in itertools.islice(rows, num_rows):
                 if row:
@@ -137,6 +140,8 @@ class _CsvFile:
     def parse(self, block: memoryview) -> pa.Table:
         """The rows of a block ``(n, columns)``."""
         block = self._require_utf_8(block)
+        if self._is_spaced:
+            block = _drop_spaces(block, self.delimiter)
         if self._is_windows and not self._was_said:
             print_message(f"{self._name} is not UTF-8 and is read as Windows-1252")
             self._was_said = True
@@ -270,6 +275,27 @@ def _find_line(block: memoryview, line: int, name: str) -> int:
     return starts[-1]
 
 
+def _read_rows(text: str, delimiter: str, strict: bool = False) -> Any:
+    """Python's reader of rows; spaces after a delimiter are no part of a value."""
+    return csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=strict)
+
+
+def _drop_spaces(block: memoryview, delimiter: str) -> memoryview:
+    """The block without spaces that come after a delimiter, which are no part of a value unless it is in quotes."""
+    text = np.frombuffer(block, np.uint8)
+    spaces = np.flatnonzero(text == ord(" "))
+    if not len(spaces):
+        return block
+    begins_run = text[spaces - 1] != ord(" ")
+    begins_run[0] = True
+    is_after_delimiter = text[spaces[begins_run] - 1] == ord(delimiter)
+    spaces = spaces[is_after_delimiter[np.cumsum(begins_run) - 1]]
+    if len(spaces) and _has_quotes(block):
+        is_quoted = np.bitwise_xor.accumulate((text == ord('"')).view(np.uint8))
+        spaces = spaces[is_quoted[spaces] == 0]
+    return memoryview(np.delete(text, spaces).tobytes()) if len(spaces) else block
+
+
 def _insert_rejected(table: pa.Table, rejects: dict[int, Any]) -> pa.Table:
     """All rows of a block in their places, with rejected rows as nulls, and the reasons."""
     rows = len(table) + len(rejects)
@@ -307,7 +333,7 @@ def find_delimiter(head: str, skips_titles: bool = False) -> str:
     """
     scores: dict[str, tuple[float, int]] = {}
     for delimiter in DELIMITERS:
-        rows = csv.reader(io.StringIO(head, newline=""), delimiter=delimiter)
+        rows = _read_rows(head, delimiter)
         with contextlib.suppress(csv.Error):
             widths = [len(row) for row in itertools.islice(rows, SNIFFED_ROWS) if row]
             width = max(widths, key=widths.count, default=0) if skips_titles else next(iter(widths), 0)

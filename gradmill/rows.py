@@ -26,8 +26,14 @@ NO_NUMBER = np.inf
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?[iI]nf(inity)?|[nN][aA][nN]", re.ASCII)
 HEX = re.compile(r"0[xX][0-9a-fA-F]{1,15}")
 TRUTH = {"false": 0.0, "true": 1.0}  # in any case
-SPACE = "[ \u00a0\u202f]?"  # before a sign that follows a number, or between thousands
+SPACE = "[ \u00a0\u2007\u2009\u202f]?"  # before a sign that follows a number, or between thousands
 NUMBER_FORM = re.compile(r"(\D*)1([.,' ])234([.,])5(\D*)")  # such as $1,234.5
+WHOLE_FORM = "1234"  # of whole numbers about whose decimal point or comma nothing is known
+MINUS = "\u2212"  # as typographers write it
+SIGNS = {"": "", "+": "", "-": "-", MINUS: "-", "()": "-"}  # around a number, and what they mean
+NO_SIGN = f"[^-+{MINUS}()]"
+# Numbers in that form: one point or comma, unless it could set thousands apart, as in 1.234.
+CERTAIN = r"\d*[.,](?:\d{1,2}|\d{4,})|(?:0\d*|\d{4,})?[.,]\d{3}"
 WHOLE = re.compile(r"([+-]?\d+)\.0*", re.ASCII)
 MIDNIGHT_OR_FRACTION = re.compile(r"( 00:00:00)?\.0*$")  # a zero fraction of a second
 DATES = {  # date formats in text, each named by an example; ISO 8601 is the empty name
@@ -232,13 +238,40 @@ def find_zone(name: str) -> tzinfo:
 
 
 def number_pattern(form: str) -> str:
-    """The pattern, for ``re`` and RE2, of numbers in such a form; its groups are sign, integer digits and fraction."""
+    """The pattern, for ``re`` and RE2, of numbers in such a form.
+
+    Its groups are what stands before the number with its sign, the number, and what stands after it.
+    """
+    before, separator, point, after = _split_form(form)
+    if form == WHOLE_FORM:
+        digits = rf"\d+|{CERTAIN}"
+    else:
+        thousands = rf"[1-9]\d{{0,2}}(?:{separator}\d{{3}})+"
+        if separator == ",":
+            thousands += r"|[1-9]\d?(?:,\d{2})+,\d{3}"  # in India
+        digits = rf"(?:{thousands}|\d+)(?:{point}\d+)?|{point}\d+"
+    return (
+        rf"^(?P<sign>[-+{MINUS}(]?{SPACE}{before}{SPACE}[-+{MINUS}(]?{SPACE})"
+        rf"(?P<number>(?:{digits})(?:[eE][+-]?\d+)?)"
+        rf"(?P<end>{SPACE}[-)]?{SPACE}{after}{SPACE}[-)]?)$"
+    )
+
+
+def _split_form(form: str) -> tuple[str, ...]:
+    """Patterns of what stands before numbers in a form, between thousands, before a fraction, and after numbers."""
+    if form == WHOLE_FORM:
+        return "", "", "[.,]", ""
     if (parts := NUMBER_FORM.fullmatch(form)) is None:
         raise ValueError(f"{form!r} is not a form of numbers")
     before, separator, point, after = (re.escape(part.strip()) for part in parts.groups())
-    separator = separator or SPACE.removesuffix("?")
-    digits = rf"(?P<whole>\d+|[1-9]\d{{0,2}}(?:{separator}\d{{3}})+)(?:{point}(?P<fraction>\d+))?"
-    return rf"^(?P<sign>[+-]?){SPACE}{before}{SPACE}(?P<inner>[+-]?){SPACE}{digits}{SPACE}{after}$"
+    return before, {"": SPACE.removesuffix("?"), "'": "['\u2019]"}.get(separator, separator), point, after
+
+
+def plain_number(form: str) -> tuple[tuple[str, str], ...]:
+    """Patterns, and what replaces them one after the other, that make a plain number of one in such a form."""
+    _, separator, point, _ = _split_form(form)
+    thousands = ((separator, ""),) if separator else ()
+    return (*thousands, (point, "."))
 
 
 def parse_number(text: str, form: str = "") -> float:
@@ -249,10 +282,12 @@ def parse_number(text: str, form: str = "") -> float:
     text = text.strip()
     if form:
         found = re.match(number_pattern(form), text, re.ASCII)
-        if found is None or (found["sign"] and found["inner"]):
+        if found is None or (sign := re.sub(NO_SIGN, "", found["sign"] + found["end"])) not in SIGNS:
             return NO_NUMBER
-        whole = re.sub(r"\D", "", found["whole"])
-        number = float(f"{found['sign']}{found['inner']}{whole}.{found['fraction'] or 0}")
+        plain = found["number"]
+        for pattern, replacement in plain_number(form):
+            plain = re.sub(pattern, replacement, plain)
+        number = float(SIGNS[sign] + plain)
         return number / 100 if form.endswith("%") else number
     if HEX.fullmatch(text):
         return float(int(text, 16))

@@ -226,7 +226,7 @@ WARNINGS: dict[str, tuple[Columns, str, *tuple[str, ...]]] = {
     "rows at odds": ({"x": N // 2, "y": Y}, "equal-rows"),
     **{
         f"text such as {form.format(1)}": (with_y(c=[form.format(at + 1234) for at in N]), "looks-like c")
-        for form in ("USD {:,}.50", "{:,} EUR", "({:,})", "01 Jan {}", "12-OCT-{}")
+        for form in ("{:,} kg", "{:,},- EUR", "{:,} Mio.", "01 Jan {}", "12-OCT-{}")
     },
     **{
         f"months such as {form.format(2019)}": (

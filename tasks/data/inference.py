@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from tasks.data import statistics
 from tasks.data.io import date_parts, tabular
+from tasks.data.io.number_forms import CURRENCY
 from tasks.data.io.table_builder import CORRECT, SHOWN, Table
 from tasks.data.levels import MOST_LEVELS, extend_levels
 from tasks.data.recipe import INDEX_NAMES, RARE, Column
@@ -22,8 +23,8 @@ FEW_ROWS = 200
 MIN_COUNTED = 100  # rows; fewer whole numbers without a gap may well be years or ranks
 SINGLE_LEVELS, OF_FEW_ROWS = 0.5, 0.9  # share of rows with a level of their own, above which a column is taken for ids
 MOSTLY = 0.5  # share of values that people read as numbers or dates, from which a finding says that they are text
-CURRENCY = "([$€£¥]|USD|EUR|GBP|JPY|CNY|CHF|CAD|AUD|INR)"  # three letters in general would be codes of products, too
-NUMBER = r"-?(\d{1,3}([.,'\x{a0}\x{202f}]\d{3})+|\d+)([.,]\d+)?"
+UNIT = "%|‰|°[CF]?|[mck]?m[²³23]?|[mk]?g|t|[mc]?l|s|min|h|kWh?|MW|[kMG]i?B|Mio\\.?|Mrd\\.?"
+NUMBER = r"[-+]?(\d{1,3}([.,'\x{a0}\x{202f}]\d{3})+|\d+)([.,]\d+)?"
 DAY = r"\d{1,2}[./-]\d{1,2}[./-](\d{2}|\d{4})|\d{4}/\d{1,2}/\d{1,2}"
 SHORT_MONTH = (  # how months begin in English, German, Dutch, French, Spanish, Portuguese and Italian
     "(jan|gen|ene|feb|f[ée]v|m[aä]r|mrz|maa|apr|a[vb]r|may|mai|mei|mag|jui?n|giu|jui?l|lug|aug|ao[uû]|ago|sep|set|oct|"
@@ -36,7 +37,7 @@ MONTH_OF_YEAR = (
     rf"{YEAR}[ -]?Q[1-4]|Q[1-4][ /-]?{YEAR}"
 )
 FORMAT_PATTERNS = {
-    ("numbers", "1234.5"): rf"^\(?{CURRENCY}?\s?{NUMBER}\s?(%|{CURRENCY})?\)?$",
+    ("numbers", "1234.5"): rf"^\(?({CURRENCY})?\s?{NUMBER}([.,][-\x{2013}]+)?\s?({UNIT}|{CURRENCY})?\)?$",
     ("dates", "2024-12-31"): rf"(?i)^({DAY}|\d+[ -]{MONTH}[ -]\d+|{MONTH} \d+,? \d+|{MONTH_OF_YEAR})([ T]\d+:.*)?$",
 }
 InferredKind = tuple[str, *tuple[Finding, ...]]  # number, boolean, category, parts, date, id or unfit; findings

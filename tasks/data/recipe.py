@@ -39,8 +39,8 @@ def unless_empty(default: Any) -> Any:
 
 
 def decimal_of(form: str) -> str:
-    """The decimal point or comma of a number form such as ``1.234,5``; a point if there is no form."""
-    return "," if "234,5" in form else "."
+    """The decimal point or comma of a number form such as ``1.234,5``; a point without a form, "" if it is unknown."""
+    return "," if "234,5" in form else "." if "." in form or not form else ""
 
 
 class Column(PersistedRecord):

@@ -181,7 +181,7 @@ class Request:
             raise UsageError(f"the features {', '.join(options.features)}", expected, OTHER_NAME)
         fixed = {decimal_of(form) for form in self.forms.values()}
         if options.decimal and fixed and options.decimal not in fixed:
-            words = {".": "decimal points", ",": "decimal commas"}
+            words = {".": "decimal points", ",": "decimal commas", "": "whole numbers"}
             expected = f"{' or '.join(words[each] for each in sorted(fixed))}, as version 1 fixed them"
             raise UsageError(f"--decimal {options.decimal}", expected, OTHER_NAME)
         for name in options.category:

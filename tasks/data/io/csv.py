@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from gradmill.rows import WHOLE_FORM
 from tasks.data.io import headers
 from tasks.data.io.discovery import broken_file, explain_file_errors
 from tasks.data.io.tabular import (
@@ -110,9 +111,10 @@ class _CsvFile:
             selection.as_text
             | selection.raw
             | selection.dates.keys()
-            | {name for name, form in selection.forms.items() if form}
+            | {name for name, form in selection.forms.items() if form not in ("", WHOLE_FORM)}
         )
         self._types = {each: TEXT for each in self._included if each in texts}
+        self._whole = {each for each in self._included if selection.forms.get(each) == WHOLE_FORM} - texts
         self._was_said = selection.is_again  # that it is Windows-1252
         self._missing = (*selection.missing, *selection.also_missing)
         self._rows = 0  # before the next block
@@ -214,7 +216,7 @@ class _CsvFile:
 
         # Arrow requires distinct names; several may be blank, and these columns are not read
         names = [f"{FAULT}.{at}" if each in self.names[:at] else each for at, each in enumerate(self.names)]
-        return pyarrow.csv.read_csv(
+        table = pyarrow.csv.read_csv(
             pa.BufferReader(pa.py_buffer(block)),
             pyarrow.csv.ReadOptions(
                 use_threads=use_threads,
@@ -235,6 +237,12 @@ class _CsvFile:
                 check_utf8=False,
             ),
         )
+        if with_points := {each for each in self._whole if pa.types.is_floating(table.schema.field(each).type)}:
+            self._whole -= with_points
+            self._types |= dict.fromkeys(with_points, TEXT)
+            rejects.clear()
+            return self._read(block, rejects, use_threads)
+        return table
 
     def _find_header_line(self) -> int:
         """The line of the first row that has as many fields as most rows, if a title is above it."""

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gradmill.rows import SPACE
+from gradmill.rows import MINUS, SPACE, WHOLE_FORM
 from tasks.data.io.tabular import NUMBERS_WITH_TEXT, parse_form, parse_numbers
 from tasks.data.levels import find_levels
 from tasks.data.recipe import decimal_of
@@ -16,8 +16,13 @@ from tasks.machine.arrays import Array
 from tasks.machine.words import format_names
 
 PLAIN_FORMS = "1,234.5", "1 234.5", "1'234.5", "1.234,5", "1 234,5", "1'234,5"  # the first that fits a column is used
-SIGN = rf"[+-]?{SPACE}"
-SIGNED = rf"^{SIGN}(?P<before>\p{{Sc}}?){SPACE}{SIGN}\d[\d.,' \x{{a0}}\x{{202f}}]*(?P<after>[%\p{{Sc}}]?)$"
+CURRENCY = (  # signs, and codes and abbreviations; any three letters could be a code of products
+    r"[A-Z]{0,2}\p{Sc}|AED|ARS|AUD|BGN|BRL|CAD|CHF|CLP|CNY|COP|CZK|DKK|EUR|Euro|GBP|HKD|HUF|IDR|ILS|INR|JPY|KRW|MXN|MYR|"
+    r"NOK|NZD|PHP|PLN|RMB|RON|RUB|SAR|SEK|SGD|THB|TRY|TWD|UAH|USD|VND|ZAR|Rs\.?|S?Fr\.?|kr\.?|z\x{142}|K\x{10d}|Ft"
+)
+SIGN, END = rf"[-+{MINUS}(]?{SPACE}", rf"{SPACE}[-)]?"
+DIGITS = r"[.,]?\d(?:[\d.,'\x{2019} \x{a0}\x{2007}\x{2009}\x{202f}]*\d)?(?:[eE][+-]?\d+)?"
+SIGNED = rf"^{SIGN}(?P<before>(?:{CURRENCY})?){SPACE}{SIGN}{DIGITS}{END}{SPACE}(?P<after>(?:%|{CURRENCY})?){END}$"
 DECIMAL_POINT = r"^[+-]?(?:\d*\.(?:\d{1,2}|\d{4,})|(?:0*|\d{4,})\.\d{3})(?:[eE][+-]?\d+)?$"
 SAMPLE = 1000  # rows by which it is decided whether a full look is worth the time
 
@@ -29,10 +34,10 @@ class Candidates(NamedTuple):
     has_separators: bool  # points or commas, without which decimal points and commas give the same numbers
 
 
-def find_candidates(column: pa.ChunkedArray, decimal: str | None) -> Candidates:
+def find_candidates(column: pa.ChunkedArray, decimals: str = "") -> Candidates:
     """The forms in which nine tenths of a text column, and more of it than are plain numbers, are numbers.
 
-    If a ``decimal`` comma is known, texts that could be plain numbers may be meant with it.
+    Texts that could all be plain numbers may be meant with one of the ``decimals``, a point or a comma.
     """
     if not (forms := _guess_forms(column.slice(0, SAMPLE))):
         return Candidates({}, has_separators=False)
@@ -44,8 +49,8 @@ def find_candidates(column: pa.ChunkedArray, decimal: str | None) -> Candidates:
         for form in forms:
             counts[form] += _weigh(parse_form(texts, form), weights)
     shares = {form: count / total for form, count in counts.items()}
-    if plain == total and decimal == ",":
-        shares = {form: share for form, share in shares.items() if share == 1 and decimal_of(form) == ","}
+    if plain == total and decimals:
+        shares = {form: share for form, share in shares.items() if share == 1 and decimal_of(form) in decimals}
     else:
         shares = {form: share for form, share in shares.items() if share >= NUMBERS_WITH_TEXT and counts[form] > plain}
     return Candidates(shares, has_separators)
@@ -59,6 +64,7 @@ def _guess_forms(some: pa.ChunkedArray) -> tuple[str, ...]:
         return ()
     affixes = pc.binary_join_element_wise(parts.field("before"), parts.field("after"), "1").dictionary_encode()
     before, after = affixes.dictionary[pc.mode(affixes.indices)[0]["mode"].as_py()].as_py().split("1")
+    before += " " * before[-1:].isalpha()
     return tuple(f"{before}{form} {after}".strip() for form in PLAIN_FORMS)
 
 
@@ -82,6 +88,14 @@ def find_decimal(candidates: Mapping[str, Candidates], delimiters: Collection[st
     """The decimal comma, if files not delimited by commas have a column that can only be read with it."""
     whole = ([decimal_of(form) for form, share in each.shares.items() if share == 1] for each in candidates.values())
     return "," if "," not in delimiters and any({*each} == {","} for each in whole) else None
+
+
+def may_have_thousands(numbers: Array) -> bool:
+    """Whether numbers read with a decimal point could all be whole numbers whose points set thousands apart."""
+    sizes = np.abs(numbers[~np.isnan(numbers)])
+    is_whole = sizes == np.floor(sizes)
+    has_three_digits = np.isclose(sizes * 1000, np.round(sizes * 1000), rtol=1e-12)
+    return bool((is_whole | (has_three_digits & (sizes > 1) & (sizes < 1000))).all())
 
 
 def find_decimal_point(column: pa.ChunkedArray) -> str:
@@ -126,7 +140,7 @@ def choose_form(name: str, candidates: Candidates, decimal: str | None, delimite
 
 def tell_forms(forms: Mapping[str, str]) -> Iterator[Finding]:
     """Report the forms that were recognised."""
-    for form in dict.fromkeys(forms.values()):
+    for form in dict.fromkeys(form for form in forms.values() if form != WHOLE_FORM):
         names = [name for name, each in forms.items() if each == form]
         found = f"{format_names(names, 5)}: read as numbers written like {form}"
         yield note("number-form", names[0] if len(names) == 1 else None, found)

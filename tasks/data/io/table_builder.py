@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from gradmill.rows import WHOLE_FORM
 from tasks.data.io import date_parts, number_forms, tabular
 from tasks.data.io.batches import is_csv, table_batches
 from tasks.data.io.csv import DELIMITER, PADDED_VALUE
@@ -115,22 +116,29 @@ def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Ta
     if selection.finds_forms:
         candidates, delimiters = _find_candidates(table, selection), first.delimiters
         decimal = selection.decimal or number_forms.find_decimal(candidates, delimiters)
-        is_undecided = decimal is None and bool(candidates) and "," not in delimiters
-        if delimiters and (decimal == "," or is_undecided):
-            numbers = frozenset(name for name, kinds in reader.kinds.items() if {"number"} in kinds.values())
+        numbers = frozenset(name for name, kinds in reader.kinds.items() if {"number"} in kinds.values())
+        decimal = decimal or ("." if first.has_decimal_points else None)
+        is_undecided = decimal is None and "," not in delimiters
+        if delimiters and (decimal == "," or (is_undecided and (candidates or first.possible_thousands))):
             texts = reader.read_again(raw=reader.selection.raw | numbers).map_table()
             of_numbers = {name: texts.data[name] for name in sorted(numbers) if texts.is_text(name)}
             if decimal == ",":  # then 1.234 is not the number that was read from CSV
-                candidates |= _find_candidates(texts, selection, decimal)
+                candidates |= _find_candidates(texts, selection, decimals=",")
                 others = of_numbers.keys() - candidates.keys()
                 findings += number_forms.warn_of_points({name: of_numbers[name] for name in sorted(others)})
             elif any(map(number_forms.find_decimal_point, of_numbers.values())):
                 decimal = "."
+            else:
+                undecided = _find_candidates(texts, selection, decimals=".,")
+                candidates |= {name: each for name, each in undecided.items() if each.has_separators}
         found = {name: number_forms.choose_form(name, each, decimal, delimiters) for name, each in candidates.items()}
         findings += [each for each in found.values() if isinstance(each, Finding)]
         if forms := {name: each for name, each in found.items() if isinstance(each, str)}:
             reader = reader.read_again(forms=forms, as_text=reader.selection.as_text - forms.keys())
             table = reader.map_table()
+        if delimiters and is_undecided and not any(each.has_separators for each in candidates.values()):
+            whole = dict.fromkeys(numbers - table.forms.keys(), WHOLE_FORM)  # a later 1.234 may be either
+            table = replace(table, forms={**table.forms, **whole})
     read = {**reader.selection.dates, **reader.selection.forms}
     of_files = {name: each for name, each in first.kinds.items() if not read.get(name)}
     findings += [*reader.find_faults(), *_find_retyped(table, of_files), *number_forms.tell_forms(table.forms)]
@@ -147,12 +155,10 @@ def _find_date_form(table: Table, name: str, zoned_texts: set[str]) -> DateForm 
     return date_parts.find_form(table.levels(name), name)
 
 
-def _find_candidates(
-    table: Table, selection: Selection, decimal: str | None = None
-) -> dict[str, number_forms.Candidates]:
+def _find_candidates(table: Table, selection: Selection, decimals: str = "") -> dict[str, number_forms.Candidates]:
     """The forms that numbers in text columns may have, for columns that are not requested as text."""
     texts = [name for name in table.data.column_names if name not in selection.as_text and table.is_text(name)]
-    found = {name: number_forms.find_candidates(table.data[name], decimal) for name in texts}
+    found = {name: number_forms.find_candidates(table.data[name], decimals) for name in texts}
     return {name: each for name, each in found.items() if each.shares}
 
 
@@ -187,6 +193,8 @@ class _TableReader:
         """
         self.selection, self._files, self._path = selection, files, path
         self.delimiters: set[str] = set()  # of CSV files
+        self.has_decimal_points = False  # in CSV not delimited by commas: in a number like 63.2
+        self.possible_thousands: set[str] = set()  # there: columns whose points may set thousands apart, as in 1.234
         self.zoned_texts: set[str] = set()  # CSV columns of dates with a time zone, which Arrow converts to UTC
         self._zones: dict[str, set[str]] = {}  # of times that are read as written
         self.padded_values: dict[str, str] = {}  # by CSV column: a first value with a leading zero
@@ -249,6 +257,8 @@ class _TableReader:
             array = self._read_dates(file, name, array)
         elif kind == "text" and (form := selection.forms.get(name)):
             array = self._read_form(path, name, array, form)
+        elif selection.finds_forms and not self.has_decimal_points and self.delimiters - {","} and is_csv(file):
+            self._look_for_points(name, array)
         if name in selection.as_text and kind in ("number", "boolean"):
             array = tabular.to_text(array)
         elif name in selection.as_boolean - selection.as_text and kind in ("number", "text"):
@@ -277,6 +287,13 @@ class _TableReader:
         rule, expected = "text-among-dates", f"a date written like {read_as.form or '2024-12-31'}"
         self._note_misfit(file.path, name, values, np.flatnonzero(is_invalid), (rule, expected))
         return pa.array(moments)
+
+    def _look_for_points(self, name: str, array: pa.Array) -> None:
+        """See whether numbers that were read with decimal points could be meant without."""
+        if pa.types.is_floating(array.type):
+            may_have_thousands = number_forms.may_have_thousands(tabular.to_numbers(array))
+            self.possible_thousands |= {name} if may_have_thousands else set()
+            self.has_decimal_points |= not may_have_thousands
 
     def _read_form(self, path: str, name: str, texts: pa.Array, form: str) -> pa.Array:
         """Text in a form as float64; the first value that is not in this form is remembered."""

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.json
 import pyarrow.parquet as pq
 
-from gradmill.rows import number_pattern
+from gradmill.rows import NO_SIGN, SIGNS, number_pattern, plain_number
 from tasks.data.io.discovery import broken_file, explain_file_errors
 from tasks.data.levels import format_values
 from tasks.errors import DataError
@@ -182,11 +182,13 @@ def parse_numbers(texts: pa.Array) -> pa.Array:
 def parse_form(texts: pa.Array, form: str) -> pa.Array:
     """Text in a form such as ``$1,234.5`` as float64, null if it is not in it: as ``gradmill.rows.parse_number``."""
     found = pc.extract_regex(pc.utf8_trim_whitespace(pc.cast(texts, pa.string())), number_pattern(form))
-    sign = pc.binary_join_element_wise(found.field("sign"), found.field("inner"), "")
-    whole = pc.replace_substring_regex(found.field("whole"), r"[^0-9]", "")
-    plain = pc.binary_join_element_wise(pc.binary_join_element_wise(sign, whole, ""), found.field("fraction"), ".")
-    is_one = pc.and_(found.is_valid(), pc.not_equal(pc.utf8_length(sign), 2))  # and does not have two signs
-    numbers = pc.cast(pc.if_else(is_one, plain, None), pa.float64())
+    sign, plain, end = found.flatten()
+    around = pc.binary_join_element_wise(sign, end, "")
+    places = pc.index_in(pc.replace_substring_regex(around, NO_SIGN, ""), pa.array(SIGNS))
+    for pattern, replacement in plain_number(form):
+        plain = pc.replace_substring_regex(plain, pattern, replacement)
+    signed = pc.binary_join_element_wise(pc.take(pa.array(SIGNS.values()), places), plain, "")
+    numbers = pc.cast(signed, pa.float64())
     return pc.divide(numbers, 100.0) if form.endswith("%") else numbers
 
 

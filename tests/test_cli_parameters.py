@@ -136,8 +136,8 @@ OF_THE_BOOKS_DATA = names(
 OF_OWN_DATA = {*OwnData.model_fields} | names("min_reference_gain class_weight min_gain max_nats_rise max_error_rise")
 OF_IMAGES = names("side channels max_rejects")
 OF_TABLES = names(
-    "target sheet query missing decimal header names no_date_parts min_level_rows features ignore category split_by "
-    "time_column window split_column min_reference_gain"
+    "target sheet query missing decimal header names encoding no_date_parts min_level_rows features ignore category "
+    "split_by time_column window split_column min_reference_gain"
 )
 
 

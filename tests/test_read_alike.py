@@ -174,8 +174,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a header of one endless name.csv": (text("a" * 140_000 + HEAD + ROWS), "header"),
     "NUL bytes.csv": (text(HEAD + "80,U\0lm,true,1\n"), "NUL"),
     "bytes.csv": (text(bytes(range(256)) * 40), "cannot be read"),
-    "UTF-16.csv": (text((HEAD + MANY).encode("utf-16")), "UTF-16"),
-    "UTF-16 without a mark.csv": (text((HEAD + MANY).encode("utf-16-le")), "UTF-16"),
+    "UTF-16 without a mark.csv": (text((HEAD + MANY).encode("utf-16-le")), "--encoding utf-16-le"),
     "Chinese in GBK.csv": (text("城市,price\n北京,1\n上海,2\n".encode("gbk")), NO_TEXT),
     "a header in UTF-8 and in Latin-1.csv": (text("price,é".encode() + b"\xe9\n1,2\n"), NO_TEXT),
     "no text far down.csv": (text(HEAD.encode() + b"80,Ulm,true,1\n" * 70_000 + b"80,K\x81ln,true,1\n"), NO_TEXT),
@@ -231,6 +230,26 @@ def test_a_bad_file_is_refused_by_name_with_what_is_wrong(name: str, tmp_path: P
     assert name in error["found"]
 
 
+def test_text_in_other_encodings_is_read_by_its_mark_or_by_the_option_which_is_kept_with_the_name(
+    tmp_path: Path,
+) -> None:
+    rows = "".join(f"{at % 9 + 40},{['Łódź', 'Kraków'][at % 2]},{at % 9 * 2 + at % 3}\n" for at in range(300))
+    for encoding in "utf-8", "utf-16", "utf-16-be", "cp1250":
+        (tmp_path / f"{encoding}.csv").write_text("area,miasto,price\n" + rows, encoding=encoding)
+    plain = inspect(tmp_path / "utf-8.csv", "--target", "price")["columns"]
+    assert inspect(tmp_path / "utf-16.csv", "--target", "price")["columns"] == plain
+    for encoding in "utf-16-be", "cp1250":
+        file = tmp_path / f"{encoding}.csv"
+        assert inspect(file, "--target", "price", "--encoding", encoding)["columns"] == plain
+    retrain("linear-regression", "polish", file, "--encoding", "cp1250", target="price")
+    errors = {
+        error for name in ("cp1250", "utf-16") for error in measure("polish", tmp_path / f"{name}.csv", tmp_path / name)
+    }
+    assert len({round(error, 9) for error in errors}) == 1
+    assert "--encoding" in inspect(file, "--target", "price", "--encoding", "none", code=2)["error"]["found"]
+    assert "text in ascii" in inspect(file, "--target", "price", "--encoding", "ascii", code=4)["error"]["expected"]
+
+
 def test_spaces_after_delimiters_are_no_part_of_a_value(tmp_path: Path) -> None:
     rows = [
         (at % 9 + 40, ["Ulm", '" Neu-Ulm, South"', "?"][at % 3], f"20{at % 20:02}-0{at % 9 + 1}-01")
@@ -250,7 +269,7 @@ def test_spaces_after_delimiters_are_no_part_of_a_value(tmp_path: Path) -> None:
 # Those whose rows may be rejected, and a few that each reader refuses; all others are refused by the same readers.
 EVERYWHERE = (
     *REJECTS,
-    *("a name twice.parquet", "2001 columns.csv", "UTF-16.csv", "NUL bytes.csv", "cut.csv.gz"),
+    *("a name twice.parquet", "2001 columns.csv", "UTF-16 without a mark.csv", "NUL bytes.csv", "cut.csv.gz"),
     *("a quote that is never closed.csv", "a page.csv", "bytes.csv", "text in Latin-1.parquet", "cut.parquet"),
     *("a code below zero.feather", "null among rows.jsonl", "two kinds.jsonl", "a bomb.xlsx"),
     *("a formula without a value.xlsx", "a pickle.pkl"),

@@ -18,8 +18,9 @@ from flows.cli import display
 from flows.cli.errors import Answer
 from flows.cli.options import Given, as_typed, given_options, validate_document
 from tasks.data.io.discovery import JSON_SUFFIXES, DataFile, find_table
+from tasks.data.recipe import Recipe
 from tasks.data.report import UnfitData
-from tasks.data.schema import Request
+from tasks.data.schema import Request, Schema
 from tasks.errors import DataError, UsageError
 from tasks.machine.words import format_number
 from tasks.parameters import InspectParameters, ModelName, Use, addresses, is_name
@@ -158,7 +159,7 @@ def is_there(path: str) -> bool:
 
 
 def check_header(
-    source: str, header: str, names: tuple[str, ...], check: Callable[[list[str]], None], has_options: bool = True
+    source: str, text: Request | Schema | Recipe, check: Callable[[list[str]], None], has_options: bool = True
 ) -> None:
     """Check the columns of a local table's first file; the run checks all its files together.
 
@@ -172,7 +173,7 @@ def check_header(
         return
     with redirect_stdout(None):  # the run reports files that are skipped
         files = find_table(source).files
-    selection = Selection(header=header, names=names)
+    selection = Selection(header=text.header, names=text.header_names, encoding=text.encoding)
     if not any(file.suffix in JSON_SUFFIXES for file in files):
         try:
             check(read_header(files[:1], selection, has_options=has_options))
@@ -180,10 +181,10 @@ def check_header(
             # a column that only some files have is not misspelt
             check(read_header(files, selection, has_options=has_options))
     if len(files) == 1:
-        require_rows(files[0], header, names)
+        require_rows(files[0], text)
 
 
-def require_rows(file: DataFile, header: str, names: tuple[str, ...]) -> None:
+def require_rows(file: DataFile, text: Request | Schema | Recipe) -> None:
     """Refuse a table that has only a header.
 
     Raises:
@@ -192,7 +193,8 @@ def require_rows(file: DataFile, header: str, names: tuple[str, ...]) -> None:
     from tasks.data.io.batches import table_batches
     from tasks.data.io.tabular import Selection
 
-    selection = Selection(only=frozenset(), is_again=True, header=header, names=names)  # the run reports encodings
-    rows = table_batches(file, selection, "reject")
+    selection = Selection(header=text.header, names=text.header_names, encoding=text.encoding)
+    # the run reports encodings
+    rows = table_batches(file, selection._replace(only=frozenset(), is_again=True), "reject")
     if not any(batch.num_rows for batch in rows):
         raise DataError(f"{file.path} holds no rows", "rows below the header", "name data with at least one row")

@@ -36,6 +36,7 @@ EXPECTED = {
     "seed": "a whole number from 0 to 2**63 - 1, or auto",
     "window": "hours, days or weeks, such as 36h, 90d or 12w, or none",
     "decimal": "a point or a comma",
+    "encoding": "an encoding that Python knows, such as latin-1 or cp1250",
     "synthetic_w": "comma-separated finite numbers",
 }
 VALUES = {bool: "", int: "N", float: "X", Path: "PATH"}  # metavars, as in the documentation

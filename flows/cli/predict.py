@@ -67,7 +67,7 @@ def _check_prediction(parameters: PredictParameters) -> None:
                 files = inputs.find_inputs(parameters.input).files
                 inputs.check_header(files[0], spec)
                 if len(files) == 1 and is_table(Path(files[0].name)) and not files[0].is_remote:
-                    require_rows(files[0], recipe.header, recipe.header_names)
+                    require_rows(files[0], recipe)
     require(parameters.device)
 
 
@@ -87,7 +87,7 @@ def evaluate(given: Annotated[Given, EvaluateParameters], verbose: Verbose = Fal
     schema = labelled_rows.table_schema(model_folder.find_manifest(parameters.name, number), parameters)
     if parameters.data is not None and schema:
         check = partial(labelled_rows.require_columns, schema=schema, parameters=parameters)
-        check_header(parameters.data, schema.header, schema.header_names, check, has_options=False)
+        check_header(parameters.data, schema, check, has_options=False)
     elif parameters.data is not None:
         labelled_rows.find_images(parameters.data)
     judged, _ = run_flow("evaluate", parameters, verbose, quiet)

@@ -151,7 +151,7 @@ def _check_training(given: dict[str, Any], parameters: LearningParameters) -> No
         request.require_sound()
         try:
             check = partial(require_columns, request=request)
-            check_header(data.source, request.header, request.header_names, check)
+            check_header(data.source, request, check)
         except DataError:
             for number in model_folder.list_versions(parameters.name)[-1:] if previous else ():
                 verification.verify_version(parameters.name, number)  # a damaged version would fix wrong columns

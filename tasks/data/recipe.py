@@ -142,6 +142,10 @@ class RowRecipe(PersistedRecord):
         def header_names(self) -> tuple[str, ...]:
             """The names that were given for the columns of text files and sheets."""
 
+        @property
+        def encoding(self) -> str:
+            """The encoding of text files; empty: UTF-8 or Windows-1252."""
+
     def describe_columns(self) -> tuple[ColumnMetadata, ...]:
         """What a consumer must know about the columns, in order; the book's plain numbers need no description."""
         known = () if self.is_plain else self.columns
@@ -203,6 +207,7 @@ class Pixels(RowRecipe):
     missing: ClassVar[tuple[str, ...]] = ()
     header: ClassVar[str] = ""
     header_names: ClassVar[tuple[str, ...]] = ()
+    encoding: ClassVar[str] = ""
 
     @property
     def input(self) -> Tensor:
@@ -264,6 +269,7 @@ class Columns(RowRecipe):
     missing: tuple[str, ...] = unless_empty(())  # what stands for a missing value, besides the usual texts
     header: str = unless_empty("")  # of text files and sheets: its line, or none; empty: the first
     header_names: tuple[str, ...] = unless_empty(())  # that were given for their columns
+    encoding: str = unless_empty("")  # of text files; empty: UTF-8 or Windows-1252
 
     scale: ClassVar[float] = 1.0  # for raw rows; each column has its own
     metadata_props: ClassVar[dict[str, str]] = {}

@@ -35,6 +35,7 @@ SPLITS: dict[Any, str] = {"group": "split_by", "time": "time_column", "column": 
 OTHER_NAME = "leave the option out, or keep the new table under another --name"
 TAKEN = "the columns that version 1 took"
 SHOWN = 20  # columns
+OF_FILES = ("header", "header_names", "encoding")  # fields that the rows do not depend on
 
 
 class OwnSchema(PersistedRecord):
@@ -50,12 +51,12 @@ class OwnSchema(PersistedRecord):
         facts: dict[str, Any] = {"recipe": recipe, "columns": columns, "missing": recipe.missing}
         if recipe.target:
             facts |= {"target": recipe.target.name, "target_form": recipe.target.form}
-            facts |= {"header": recipe.header, "header_names": recipe.header_names}
+            facts |= {name: getattr(recipe, name) for name in OF_FILES}
         return cls.model_validate(dict(dataset) | facts)
 
     def digest(self, parts: Sequence[Any]) -> str:
         """SHA-256 (hex) of data with this schema: of the schema, columns by name, and of each part's row digests."""
-        facts = self.model_dump(mode="json", exclude={"header", "header_names"})  # rows are the same without one
+        facts = self.model_dump(mode="json", exclude={*OF_FILES})
         facts.get("columns", []).sort(key=lambda column: column["name"])
         of_parts = [hashlib.sha256(part).hexdigest() for part in parts]
         return hashlib.sha256(json.dumps([facts, of_parts], sort_keys=True).encode()).hexdigest()
@@ -71,6 +72,7 @@ class Schema(OwnSchema):
     missing: tuple[str, ...] = unless_empty(())
     header: str = ""  # as in ``Columns``
     header_names: tuple[str, ...] = ()
+    encoding: str = ""
     ignored: tuple[str, ...] = ()  # at the user's request, sorted
     left_out: tuple[str, ...] = ()  # automatically: dates and ids, sorted
 
@@ -84,6 +86,7 @@ class Schema(OwnSchema):
             missing=self.missing,
             header=self.header,
             header_names=self.header_names,
+            encoding=self.encoding,
         )
 
 
@@ -156,6 +159,7 @@ class Request:
             self.header = NO_HEADER
         if previous and not self.header:
             self.header, self.header_names = previous.header, previous.header_names
+        self.encoding = options.encoding or (previous.encoding if previous else "")
         self.forms = {name: column.form for name, column in self.known.items() if column.kind == "number"}
         if previous and previous.task == "regression":
             self.forms[previous.target] = previous.target_form

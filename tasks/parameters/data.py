@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tasks.parameters.form import ParameterModel, Use, declare_field, spell_flag
 from tasks.parameters.training import (
@@ -97,6 +97,12 @@ class OwnData(ParameterModel):
         Use.TABLES,
         empty="those in the header, or c1, c2 …",
     )
+    encoding: str | None = declare_field(
+        None,
+        "The encoding of text files, such as latin-1, cp1250 or gb18030; kept with the name.",
+        Use.TABLES,
+        empty="UTF-8, UTF-16 with its mark, or Windows-1252",
+    )
     no_date_parts: bool = declare_field(
         False, "Derive no month, weekday, hour or year from dates; kept with the name.", Use.TABLES
     )
@@ -152,6 +158,16 @@ class OwnData(ParameterModel):
         if self.source is None:
             return Use.BOOK
         return self.use_without_target if self.target is None else Use.TABLES
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_known_encoding(cls, encoding: str | None) -> str | None:
+        if encoding is not None:
+            try:
+                "a".encode(encoding)
+            except (LookupError, ValueError):
+                raise ValueError("an encoding that Python knows, such as latin-1") from None
+        return encoding
 
     @model_validator(mode="after")
     def _go_together(self) -> Self:

@@ -27,7 +27,7 @@ from tasks.store.record_base import FileRef, Sha256
 from tasks.store.run_folder import RunFolder
 
 # Parameters that no document keeps: paths, one-time options, and what the recipe says.
-NOT_KEPT: dict[str, Any] = {"data": {"source", "new_recipe", "accept_data", "decimal", "header", "names"}}
+NOT_KEPT: dict[str, Any] = {"data": {"source", "new_recipe", "accept_data", "decimal", "header", "names", "encoding"}}
 NAME_SOURCE = "name the data with --data"
 KINDS = WORDS | {Use.TABLES: "your own data"}
 # Options that do not change the model: where it is trained, where the data are, how long to wait for more, one-time

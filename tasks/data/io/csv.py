@@ -58,7 +58,7 @@ def csv_batches(stream: Any, name: str, selection: Selection, bad_rows: BadRows 
     Raises:
         DataError: it is not such a file; ragged rows that are to ``raise`` are counted up to the end of their block.
     """
-    blocks = read_blocks(stream, name)
+    blocks = read_blocks(stream, name, selection.encoding)
     first = next(blocks)
     start, excel_delimiter = 0, ""  # of the header; as a line above it says
     if selection.header not in ("", NO_HEADER):
@@ -188,7 +188,12 @@ class _CsvFile:
         self._may_be_windows = False
         if self._is_strict:
             found, expected = "it is neither UTF-8 nor Windows-1252", "text in one of them"
-            raise broken_file(self._name, found, expected, "save it as CSV in UTF-8") from error
+            raise broken_file(
+                self._name,
+                found,
+                expected,
+                "save it as CSV in UTF-8, or name its encoding with --encoding where the model is trained",
+            ) from error
         return memoryview(text.encode())
 
     def _require_closed_quotes(self, block: memoryview) -> None:

@@ -131,6 +131,7 @@ def select_columns(spec: ReadSpec) -> Selection:
         raw=frozenset(dates),
         header=spec.recipe.header,
         names=spec.recipe.header_names,
+        encoding=spec.recipe.encoding,
     )
 
 

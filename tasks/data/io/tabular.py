@@ -5,6 +5,8 @@ before any row is read; JSON lines have no header and therefore no such batch. T
 ``Selection`` takes; those of JSON lines and workbooks have all columns.
 """
 
+import codecs
+import io
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -95,6 +97,7 @@ class Selection(NamedTuple):
     sheet: str = ""  # of a workbook; empty: the first
     header: str = ""  # of text and workbooks: the line of the header, or none; empty: the first
     names: tuple[str, ...] = ()  # of the columns of text and workbooks; empty: as the header says, or c1, c2 …
+    encoding: str = ""  # of text; empty: UTF-8, UTF-16 with its mark, or Windows-1252
     is_again: bool = False  # the same files were read before, and everything worth reporting was reported
 
     def finds_dates(self, name: str) -> bool:
@@ -414,7 +417,7 @@ def json_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.Re
         DataError: it is not such a file.
     """
     rows = 0
-    for block in read_blocks(stream, name, _check_json_head):
+    for block in read_blocks(stream, name, selection.encoding, _check_json_head):
         _check_json_block(block, name, rows)
         try:
             table = _parse_json(block)
@@ -457,8 +460,10 @@ def check_text(head: bytes, name: str) -> None:
         )
     if head.lstrip(BOM + b" \t\r\n")[:9].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         raise broken_file(name, "it is a web page or XML", "a table", "open it in a browser")
-    if head.startswith(UTF_16) or 0.3 < head.count(b"\0") / len(head) < 0.7:
-        raise broken_file(name, "it is UTF-16", "UTF-8", "save it as CSV in UTF-8")
+    if 0.3 < head.count(b"\0") / len(head) < 0.7:
+        encoding = "utf-16-be" if head[:1] == b"\0" else "utf-16-le"
+        action = f"name it with --encoding {encoding} where the model is trained, or save it in UTF-8"
+        raise broken_file(name, "it is UTF-16 without its mark", "UTF-8", action)
     if b"\0" in head:
         raise broken_file(
             name, "it holds NUL bytes", "UTF-8 text", "it may be a binary file: give it the suffix of its format"
@@ -501,16 +506,53 @@ def find_invalid_utf_8(block: memoryview) -> UnicodeDecodeError | None:
     return None
 
 
-def read_blocks(stream: Any, name: str, check: Callable[[bytes, str], None] = check_text) -> Iterator[memoryview]:
-    """Whole rows, a bounded number of bytes at a time; a block is valid until the next one is requested.
+class _Recoder(io.RawIOBase):
+    """Text in another encoding as UTF-8, from the rest of a stream whose ``head`` has been read."""
+
+    def __init__(self, head: bytes, stream: Any, encoding: str) -> None:
+        self._head, self._stream = head, stream
+        self._decoder = codecs.getincrementaldecoder(encoding)()
+        self._ready = b""
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer, or a part of it; 0 bytes are the end.
+
+        Raises:
+            UnicodeError: the text is not in this encoding.
+        """
+        while not self._ready:
+            content, self._head = self._head or self._stream.read(BUFFER_BYTES), b""
+            self._ready = self._decoder.decode(content, final=not content).encode()
+            if not content:
+                break
+        count = min(len(buffer), len(self._ready))
+        buffer[:count], self._ready = self._ready[:count], self._ready[count:]
+        return count
+
+
+def read_blocks(
+    stream: Any, name: str, encoding: str = "", check: Callable[[bytes, str], None] = check_text
+) -> Iterator[memoryview]:
+    """Whole rows in UTF-8, a bounded number of bytes at a time; a block is valid until the next one is requested.
+
+    Text without a mark that says otherwise is in the ``encoding``; if it is empty, its bytes are passed on.
 
     Raises:
         DataError: the file is empty, or no text, or has a row of more than ``MAX_ROW_BYTES``.
     """
     buffer, filled, is_first = bytearray(min(BLOCK_BYTES, PARSED_BYTES * max(2, resources.count_cores()))), 0, True
+    expected = "a whole file"
+    with explain_file_errors(name, expected):
+        head = stream.read(HEAD_BYTES)
+    if head.startswith(UTF_16):
+        encoding = "utf-16"
+    if encoding and not head.startswith(BOM):
+        stream, head, expected = _Recoder(head, stream, encoding), b"", f"text in {encoding}"
+    filled = len(head)
+    buffer[:filled] = head
     while True:
-        start = filled
-        with explain_file_errors(name, "a whole file"):
+        start = 0 if is_first else filled
+        with explain_file_errors(name, expected):
             while filled < len(buffer) and (count := stream.readinto(memoryview(buffer)[filled:])):
                 filled += count
         if is_first:

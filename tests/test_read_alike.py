@@ -250,6 +250,18 @@ def test_text_in_other_encodings_is_read_by_its_mark_or_by_the_option_which_is_k
     assert "text in ascii" in inspect(file, "--target", "price", "--encoding", "ascii", code=4)["error"]["expected"]
 
 
+def test_the_first_visible_sheet_is_read_unless_another_is_named(tmp_path: Path) -> None:
+    with pd.ExcelWriter(tmp_path / "t.xlsx") as writer:
+        for sheet, column_name in ("Old", "x"), ("Sold", "y"):
+            frame = pd.DataFrame({column_name: range(300), "price": [at * 2 + at % 3 for at in range(300)]})
+            frame.to_excel(writer, sheet_name=sheet, index=False)
+        writer.book["Old"].sheet_state = "hidden"
+        writer.book.active = 1
+    for options, name in ((), "y"), (("--sheet", "Old"), "x"):
+        shown = inspect(tmp_path / "t.xlsx", "--target", "price", *options)
+        assert [each["name"] for each in shown["columns"]] == [name, "price"]
+
+
 def test_spaces_after_delimiters_are_no_part_of_a_value(tmp_path: Path) -> None:
     rows = [
         (at % 9 + 40, ["Ulm", '" Neu-Ulm, South"', "?"][at % 3], f"20{at % 20:02}-0{at % 9 + 1}-01")

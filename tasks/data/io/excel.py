@@ -1,4 +1,4 @@
-"""Excel's workbooks (.xlsx): the first sheet or a named one, each column typed by its cells (extra ``[excel]``)."""
+"""Excel's workbooks (.xlsx): the first visible sheet or a named one, typed by its cells (extra ``[excel]``)."""
 
 import functools
 import html
@@ -44,7 +44,7 @@ def excel_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.R
     """
     first_line, rows = _read_rows(stream, name, selection.sheet, selection.header)
     if not rows:
-        which = f"its sheet {selection.sheet}" if selection.sheet else "its first sheet"
+        which = f"its sheet {selection.sheet}" if selection.sheet else "its first visible sheet"
         raise broken_file(name, f"{which} is empty", "a header and rows", "name the table's sheet with --sheet")
     texts = [[*map(_format_cell, row)] for row in rows[: headers.SNIFFED_ROWS]]
     header = headers.read_header_row(texts, range(first_line, first_line + len(texts)), name, selection)
@@ -102,7 +102,7 @@ def _read_rows(stream: Any, name: str, sheet: str, header: str) -> tuple[int, li
 
 
 def _find_sheets(packed: zipfile.ZipFile) -> dict[str, str]:
-    """The part of each worksheet, by the names that people see, in their order."""
+    """The part of each worksheet, by the names that people see: visible sheets in their order, then hidden ones."""
 
     def read_tags(part: str) -> list[dict[str, str]]:
         tags = (ATTRIBUTE.findall(each) for each in TAG.findall(packed.read(part)))
@@ -110,7 +110,7 @@ def _find_sheets(packed: zipfile.ZipFile) -> dict[str, str]:
 
     places = {each["Id"]: each["Target"] for each in read_tags("xl/_rels/workbook.xml.rels")}
     parts = dict[str, str]()
-    for sheet in read_tags("xl/workbook.xml"):
+    for sheet in sorted(read_tags("xl/workbook.xml"), key=lambda tag: tag.get("state", "visible") != "visible"):
         place = next(value for key, value in sheet.items() if key.endswith(":id"))
         parts[sheet["name"]] = posixpath.join("xl", places[place]).removeprefix("/")
     return {name: part for name, part in parts.items() if "/worksheets/" in part}  # a chart may be a sheet, too

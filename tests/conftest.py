@@ -93,13 +93,14 @@ def fashion_mnist(fashion_mnist_files: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[str]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a real Prefect server, for child processes."""
     from flows.server.connection import temporary_server
     from prefect_api import own_database
 
     with ExitStack() as running:
         with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("GRADMILL_ARTIFACTS", str(tmp_path_factory.mktemp("server")))
             for name, value in own_database().items():
                 patch.setenv(name, value)
             api_url, wait = running.enter_context(temporary_server())

@@ -172,7 +172,7 @@ STAGES = {"download", "validate", "preprocess", "train", "evaluate", "export", "
 def test_two_newcomers_at_once_see_short_lines_and_get_two_whole_versions_and_one_champion(
     artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On two temporary servers that meet on a fresh PREFECT_HOME; the second run is gated against the first.
+    """On two temporary servers, which write nothing to the user's Prefect; the second run is gated against the first.
 
     Behind a company's proxy, which knows nothing of this host.
     """
@@ -189,6 +189,10 @@ def test_two_newcomers_at_once_see_short_lines_and_get_two_whole_versions_and_on
     listed = answer("models")["models"]["linear-regression"]
     assert [(row["version"], row["champion"]) for row in listed] == [(1, False), (2, True)]
     assert "champion_loss" in Path(listed[1]["path"]).with_name("manifest.json").read_text()
+    assert [*(tmp_path / "fresh").rglob("*")] == []
+    assert [path.suffix for path in (artifacts / ".prefect").iterdir() if path.name != "temporary-server.log"] == [
+        ".db"
+    ]
     for version in "12":
         output(f"verify linear-regression {version}")
 

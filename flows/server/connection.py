@@ -2,16 +2,18 @@
 
 import fcntl
 import gc
-import importlib
+import importlib.metadata
 import logging
 import os
 import secrets
+import shutil
 import socket
+import sqlite3
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -19,7 +21,7 @@ from urllib.parse import urlsplit
 from flows.server import environment, prefect_server, supervisor
 from flows.server.environment import LOOPBACK
 from tasks.errors import DataError, EnvironmentProblem, GradmillError, without_credentials
-from tasks.store import artifact_paths, locks
+from tasks.store import artifact_paths, atomic, locks
 from tasks.store.documents import Document
 
 USER = "gradmill"
@@ -195,6 +197,14 @@ def has_database() -> bool:
     return artifact_paths.database().exists() or bool(os.environ.get("PREFECT_SERVER_DATABASE_CONNECTION_URL"))
 
 
+def _make_prefect_home() -> Path:
+    artifact_paths.make_root()
+    home = artifact_paths.prefect_home()
+    home.mkdir(exist_ok=True)
+    home.chmod(0o700)  # saved blocks and the credential are secret
+    return home
+
+
 @contextmanager
 def hold_up_lock() -> Iterator[None]:
     """Keep other servers off these artifacts: two on one SQLite file would both schedule runs.
@@ -202,10 +212,7 @@ def hold_up_lock() -> Iterator[None]:
     Raises:
         TimeoutError: another process has been running a server here for ``WAIT_SECONDS``.
     """
-    artifact_paths.make_root()
-    home = artifact_paths.prefect_home()
-    home.mkdir(exist_ok=True)
-    home.chmod(0o700)  # saved blocks and the credential are secret
+    _make_prefect_home()
     busy = "another command is using the server's database; waiting for it"
     with locks.hold_lock(artifact_paths.up_lock(), busy, SAID_AFTER_SECONDS, WAIT_SECONDS):
         artifact_paths.service().unlink(missing_ok=True)  # left by a killed process
@@ -296,33 +303,17 @@ def temporary_server(credential: str | None = None) -> Iterator[tuple[str, Calla
     """A Prefect server for one run, if the user has none; yields its API's address and a function that waits for it.
 
     It requires ``credential``, if given. A server that Prefect starts itself outlives a killed run; this one ends with
-    the run. Nothing of Prefect is imported here, so that the server starts during that import. At the end it is waited
-    for only if it may be migrating a database, because the next server would migrate it too.
+    the run, and so does its database, unless the environment names another. Nothing of Prefect is imported here, so
+    that the server starts during that import.
 
     Raises:
-        EnvironmentProblem: another run's server has been starting for too long; or, from the function, this one ended
-            or did not answer in time.
+        EnvironmentProblem: from the function: the server ended, or did not answer in time.
     """
-    home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
-    home.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as starting:
-        # Servers share the database below PREFECT_HOME, and two that migrate a new one at once break each other. The
-        # wait is long enough for the other one to start or to be ended.
-        lock, said = home / "gradmill-server-start.lock", "waiting for another run's Prefect server to start"
-        within = SAID_AFTER_SECONDS + prefect_server.START_SECONDS + supervisor.STOP_SECONDS
-        try:
-            starting.enter_context(locks.hold_lock(lock, said, SAID_AFTER_SECONDS, within))
-        except TimeoutError as error:
-            holder = locks.read_holder(lock)
-            raise EnvironmentProblem(
-                f"another run has been starting a Prefect server for over {prefect_server.START_SECONDS:.0f} s"
-                + (f": {holder}" if holder else ""),
-                f"that it releases {lock}",
-                "end that run, or set PREFECT_API_URL to a running server",
-            ) from error
-        log_path = home / "gradmill-server.log"
+    home = _make_prefect_home()
+    log_path = home / "temporary-server.log"
+    with _own_database(home) as (own, keep_if_new):
         with prefect_server.listen(0) as listener, log_path.open("wb") as log:
-            process = prefect_server.start(listener, credential, TEMPORARY | dict(os.environ), log)
+            process = prefect_server.start(listener, credential, TEMPORARY | own | dict(os.environ), log)
             api_url = f"{prefect_server.address(listener)}/api"
         has_answered = False
 
@@ -330,12 +321,38 @@ def temporary_server(credential: str | None = None) -> Iterator[tuple[str, Calla
             nonlocal has_answered
             prefect_server.require_answer(api_url, process, log_path)
             has_answered = True
-            starting.close()
+            keep_if_new()
 
         try:
             yield api_url, wait
         finally:
             supervisor.stop(process, wait=not has_answered)
+
+
+@contextmanager
+def _own_database(home: Path) -> Iterator[tuple[dict[str, str], Callable[[], None]]]:
+    """A SQLite file for one server: a copy of the empty database that the first one here migrated.
+
+    Yields the settings that name it, and a function that keeps this one as the empty database, if there was none.
+    """
+    empty = home / f"empty-{importlib.metadata.version('prefect')}.db"
+    for path in home.glob(".gradmill-*.partial-*"):  # SQLite's own, left beside the file of a killed server
+        if not path.with_name(path.name.rpartition("-")[0]).exists():
+            path.unlink(missing_ok=True)
+    with atomic.temporary_in(home) as path:
+        settings = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{path}"}
+        if is_migrated := empty.exists():
+            shutil.copyfile(empty, path)
+            settings["PREFECT_SERVER_DATABASE_MIGRATE_ON_START"] = "false"
+
+        def keep_if_new() -> None:
+            if not is_migrated and path.stat().st_size:  # 0: the environment names another database
+                with atomic.replace_file(empty) as copy, closing(sqlite3.connect(path)) as source:
+                    source.execute("VACUUM INTO ?", (str(copy),))
+
+        yield settings, keep_if_new
+        for path_of_log in home.glob(f"{path.name}-*"):
+            path_of_log.unlink(missing_ok=True)
 
 
 @contextmanager

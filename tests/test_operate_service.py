@@ -27,7 +27,7 @@ from conftest import REPOSITORY
 from duty import Duty
 from flows.server import connection, prefect_server, supervisor, up
 from flows.server.connection import temporary_server
-from prefect_api import eventually
+from prefect_api import eventually, post
 from tasks.errors import DataError, EnvironmentProblem
 from tasks.store import artifact_paths, locks
 
@@ -186,6 +186,40 @@ def test_a_server_that_hangs_is_ended_at_the_deadline(tmp_path: Path) -> None:
                 wait()
         assert time.monotonic() - begun < 60, "it sleeps for 600 s"
     assert not [each for each in psutil.Process().children() if each.name() == "sleep"]
+
+
+@pytest.mark.slow
+def test_a_temporary_server_migrates_the_database_that_the_environment_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in (None, "PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_API_DATABASE_CONNECTION_URL"):
+        database = tmp_path / f"{variable}.db"
+        with monkeypatch.context() as patch:
+            if variable:
+                patch.setenv(variable, f"sqlite+aiosqlite:///{database}")
+            with temporary_server() as (api_url, wait):
+                wait()
+                assert post(api_url, "flow_runs/filter", {}) == []
+        assert database.exists() == bool(variable)
+
+
+def test_a_large_log_of_a_child_is_rotated_while_the_child_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(up, "LOG_BYTES", 10)
+    (home := artifact_paths.prefect_home()).mkdir(parents=True)
+    child = up.Child(
+        "server",
+        lambda log: subprocess.Popen(
+            ["sh", "-c", "echo before-before; read x; echo x"], stdin=subprocess.PIPE, stdout=log
+        ),
+    )
+    eventually(lambda: (home / "server.log").stat().st_size, 10)
+    child.watch()
+    child.process.communicate(b"go\n")
+    texts = [(home / name).read_text() for name in ("server.log.1", "server.log")]
+    assert texts == ["before-before\n", "x\n"]
+    child.log.unlink()
+    with pytest.raises(EnvironmentProblem, match="exited with code 0"):
+        child.watch()
 
 
 STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"

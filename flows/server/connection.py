@@ -40,6 +40,7 @@ EPHEMERAL = {
     "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
     "PREFECT_SERVER_MEMOIZE_BLOCK_AUTO_REGISTRATION": "false",
 }
+DATABASE_VARIABLES = ("PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_API_DATABASE_CONNECTION_URL")  # one setting
 TEMPORARY = prefect_server.ENVIRONMENT | EPHEMERAL
 SERVER_ENVIRONMENT = prefect_server.ENVIRONMENT | {
     "PREFECT_SERVER_UI_API_URL": "/api",  # independent of the port
@@ -194,7 +195,11 @@ def _busy() -> EnvironmentProblem:
 
 def has_database() -> bool:
     """Whether a server of ``gradmill up`` may ever have run on these artifacts."""
-    return artifact_paths.database().exists() or bool(os.environ.get("PREFECT_SERVER_DATABASE_CONNECTION_URL"))
+    return artifact_paths.database().exists() or _environment_names_database()
+
+
+def _environment_names_database() -> bool:
+    return any(os.environ.get(variable) for variable in DATABASE_VARIABLES)
 
 
 def _make_prefect_home() -> Path:
@@ -333,20 +338,24 @@ def temporary_server(credential: str | None = None) -> Iterator[tuple[str, Calla
 def _own_database(home: Path) -> Iterator[tuple[dict[str, str], Callable[[], None]]]:
     """A SQLite file for one server: a copy of the empty database that the first one here migrated.
 
-    Yields the settings that name it, and a function that keeps this one as the empty database, if there was none.
+    Yields the settings that name it, and a function that keeps this one as the empty database, if there was none. If
+    the environment names a database, there is no such file.
     """
+    if _environment_names_database():
+        yield {}, lambda: None
+        return
     empty = home / f"empty-{importlib.metadata.version('prefect')}.db"
     for path in home.glob(".gradmill-*.partial-*"):  # SQLite's own, left beside the file of a killed server
         if not path.with_name(path.name.rpartition("-")[0]).exists():
             path.unlink(missing_ok=True)
     with atomic.temporary_in(home) as path:
-        settings = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{path}"}
+        settings = {DATABASE_VARIABLES[0]: f"sqlite+aiosqlite:///{path}"}
         if is_migrated := empty.exists():
             shutil.copyfile(empty, path)
             settings["PREFECT_SERVER_DATABASE_MIGRATE_ON_START"] = "false"
 
         def keep_if_new() -> None:
-            if not is_migrated and path.stat().st_size:  # 0: the environment names another database
+            if not is_migrated:
                 with atomic.replace_file(empty) as copy, closing(sqlite3.connect(path)) as source:
                     source.execute("VACUUM INTO ?", (str(copy),))
 

@@ -8,6 +8,8 @@ own server, those that an earlier one left, including runs that never began and 
 runs, runs of commands, which send none either.
 """
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,6 +38,7 @@ from tasks.store import artifact_paths, identity, locks, state
 from tasks.store.identity import STORE_TAG
 from tasks.store.state import NameState
 
+LOG_BYTES = 2**24  # of a log; a larger one is rotated
 LASTING_SECONDS = 20.0  # a child that ends sooner is not restarted
 ANSWER_SECONDS = 5.0  # for a server's answer during shutdown, which has ten seconds in all
 LOOK_SECONDS = 15.0  # between two requests to the server
@@ -170,11 +173,12 @@ class Child:
             self.process, self._started = self._start(log), time.monotonic()
 
     def watch(self) -> None:
-        """Restart the process if it has ended.
+        """Restart the process if it has ended, and rotate its log if that is large.
 
         Raises:
             EnvironmentProblem: it ended soon after its start, so another would too.
         """
+        self._rotate_log()
         if self.process.poll() is None:
             return
         found = f"the {self.name} {supervisor.describe_end(self.process.returncode)}"
@@ -182,6 +186,14 @@ class Child:
             raise EnvironmentProblem(found, "a process that keeps running", f"see {self.log}")
         print(f"{found}; starting another, see {self.log}", file=sys.stderr)
         self._begin()
+
+    def _rotate_log(self) -> None:
+        """Copy a large log to ``.log.1``, which is replaced, and empty it: the process has it open, and appends."""
+        with suppress(FileNotFoundError):  # a user may remove it
+            if self.log.stat().st_size > LOG_BYTES:
+                with suppress(OSError):  # a full disk must not end the operation
+                    shutil.copyfile(self.log, self.log.with_name(f"{self.log.name}.1"))
+                os.truncate(self.log, 0)
 
 
 def _start_worker(log: IO[bytes]) -> subprocess.Popen[bytes]:

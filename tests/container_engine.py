@@ -19,6 +19,7 @@ from filelock import FileLock
 REPOSITORY = Path(__file__).parents[1]
 COMMANDS = ("podman", "runc", "nft", "debootstrap", "docker-compose", "/usr/lib/podman/netavark")
 NFT_TABLE = ("inet", "netavark")
+NETWORK_NOTES = "/run/containers/networks"  # of all root's containers, whatever the storage
 # runc, since crun refuses a hybrid cgroup layout; no systemd and no journal, since CI has none.
 SETTINGS = """
 [containers]
@@ -72,8 +73,13 @@ class Engine:
         }
         self._had_nft_table = self._nft("list").returncode == 0
         if not self._find_monitors():  # the machine or all its processes ended: podman's notes of what runs are wrong
-            for notes in ("libpod", "storage"):
-                shutil.rmtree(run / notes, ignore_errors=True)
+            for notes in (run / "libpod", run / "storage"):
+                shutil.rmtree(notes, ignore_errors=True)
+        processes = {process.info["name"]: process for process in psutil.process_iter(["name"])}
+        if "conmon" not in processes:  # no container of anybody's: names of dead ones would hide those of new ones
+            shutil.rmtree(NETWORK_NOTES, ignore_errors=True)
+            if name_server := processes.get("aardvark-dns"):
+                name_server.kill()
         self._remove_containers()  # of a test that was killed
         serve = ["podman", "system", "service", "--time=0", f"unix://{self.socket}"]
         with (run / "service.log").open("wb") as log:

@@ -300,8 +300,6 @@ UNFIT: dict[str, tuple[Make, str, str]] = {
         changed(area=pa.array([0, 1], pa.date32()), garden=[[True]] * 2),
         "area of type date32[day], which is not a number; garden of type list", "",
     ),
-    "spaces.csv": (raw(TEXT.replace(b"area", b" area")), "' area'", ""),
-    "unused twice.csv": (raw(TEXT.replace(b"kind", b"id")), "'id' occurs 2", ""),
     "damaged.parquet": (damaged, "", ""),
     "zone=2/t.parquet": (changed(zone=None), "name the folder above zone=2", ""),
     "nested.parquet": (

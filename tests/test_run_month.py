@@ -36,7 +36,7 @@ KILLS = {  # where a night is killed, and whether it leaves a version
     "tasks.fitting.progress:find_kept_epoch": False,
     "tasks.store.version_page:describe_version": False,  # the staged version half filled
     "tasks.store.pointer:point_to": True,  # after the rename, before the pointer
-    "tasks.store.own_data:remember": True,  # after the pointer
+    "tasks.publish:_report_outcome": True,  # after the pointer
 }
 
 

@@ -262,6 +262,14 @@ def test_the_first_visible_sheet_is_read_unless_another_is_named(tmp_path: Path)
         assert [each["name"] for each in shown["columns"]] == [name, "price"]
 
 
+def test_errors_of_excel_are_missing_values_in_text(tmp_path: Path) -> None:
+    errors = ["#N/A", "#DIV/0!", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!"]
+    rows = [f"{at % 9},{at % 9 * 2 + at % 3}" for at in range(300)] + [f"{error},3" for error in errors]
+    (tmp_path / "t.csv").write_text("\n".join(["area,price", *rows, ""]))
+    area = column(inspect(tmp_path / "t.csv", "--target", "price"), "area")
+    assert (area["kind"], area["missing"]) == ("number", len(errors))
+
+
 def test_spaces_after_delimiters_are_no_part_of_a_value(tmp_path: Path) -> None:
     rows = [
         (at % 9 + 40, ["Ulm", '" Neu-Ulm, South"', "?"][at % 3], f"20{at % 20:02}-0{at % 9 + 1}-01")

@@ -32,7 +32,8 @@ Kind = Literal["number", "boolean", "text", "date", "null", "unsupported"]
 BadRows = Literal["raise", "reject"]
 Reader = Callable[[Any, str, "Selection"], Iterator[pa.RecordBatch]]
 
-MISSING = ("", "NA", "N/A", "NaN", "null")  # in text files, quoted or not
+EXCEL_ERRORS = ("#N/A", "#DIV/0!", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!")
+MISSING = ("", "NA", "N/A", "NaN", "null", *EXCEL_ERRORS)  # in text files, quoted or not
 TEXT = pa.dictionary(pa.int32(), pa.string())
 CODE = pa.int16()
 TRUTH_VALUES = ("false", "true")  # in upper or lower case

@@ -36,15 +36,52 @@ NO_SIGN = f"[^-+{MINUS}()]"
 CERTAIN = r"\d*[.,](?:\d{1,2}|\d{4,})|(?:0\d*|\d{4,})?[.,]\d{3}"
 WHOLE = re.compile(r"([+-]?\d+)\.0*", re.ASCII)
 MIDNIGHT_OR_FRACTION = re.compile(r"( 00:00:00)?\.0*$")  # a zero fraction of a second
+DAY, MONTH, YEAR = r"(?P<day>\d{1,2})", r"(?P<month>\d{1,2})", r"(?P<year>\d{4})"
+NO_DAY, SHORT_YEAR = r"(?P<day>)", r"(?P<year>\d{2})"
+PIVOT = 69  # of years with two digits: from this year on, they are in the 20th century, as for strptime
+NAMES = (  # of months, in English and German
+    "jan(?:uary?)?|feb(?:ruary?)?|mar(?:ch)?|m[äÄ]rz?|mrz|apr(?:il)?|ma[yi]|jun[ei]?|jul[yi]?|aug(?:ust)?|"
+    "sept?(?:ember)?|o[ck]t(?:ober)?|nov(?:ember)?|de[cz](?:ember)?"
+)
+ENGLISH = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+MONTHS = {name: month for month, name in enumerate(ENGLISH, 1)}
+MONTHS |= {"mär": 3, "mrz": 3, "mai": 5, "okt": 10, "dez": 12}
+NAME = rf"(?P<month>(?i:{NAMES}))\.?"
+WEEKDAY = r"(?:[A-Z][a-z]{1,9}\.?,? )?"
 DATES = {  # date formats in text, each named by an example; ISO 8601 is the empty name
-    "": r"(?P<year>\d{4})-(?P<month>\d{2})-(?P<day>\d{2})",
-    "31.12.2024": r"(?P<day>\d{1,2})\.(?P<month>\d{1,2})\.(?P<year>\d{4})",
-    "31/12/2024": r"(?P<day>\d{1,2})/(?P<month>\d{1,2})/(?P<year>\d{4})",
-    "12/31/2024": r"(?P<month>\d{1,2})/(?P<day>\d{1,2})/(?P<year>\d{4})",
-    "2024/12/31": r"(?P<year>\d{4})/(?P<month>\d{1,2})/(?P<day>\d{1,2})",
+    "": rf"{YEAR}-{MONTH}-{DAY}",
+    "31.12.2024": rf"{DAY}\. ?{MONTH}\. ?{YEAR}",
+    "31/12/2024": rf"{DAY}/{MONTH}/{YEAR}",
+    "12/31/2024": rf"{MONTH}/{DAY}/{YEAR}",
+    "31-12-2024": rf"{DAY}-{MONTH}-{YEAR}",
+    "12-31-2024": rf"{MONTH}-{DAY}-{YEAR}",
+    "2024/12/31": rf"{YEAR}/{MONTH}/{DAY}",
+    "2024.12.31": rf"{YEAR}\. ?{MONTH}\. ?{DAY}\.?",
+    "2024年12月31日": rf"{YEAR}年 ?{MONTH}月 ?{DAY}日",
+    "20241231": r"(?P<year>\d{4})(?P<month>\d{2})(?P<day>\d{2})(?:\.0)?",
+    "31 Dec 2024": rf"{WEEKDAY}{DAY}\.?[ /-]?{NAME}[ /-]?{YEAR}",
+    "Dec 31, 2024": rf"{WEEKDAY}{NAME} {DAY}(?:st|nd|rd|th)?,? {YEAR}",
+    "31 Dec 24": rf"{DAY}\.?[ /-]?{NAME}[ /-]?{SHORT_YEAR}",
+    "31.12.24": rf"{DAY}\. ?{MONTH}\. ?{SHORT_YEAR}",
+    "31/12/24": rf"{DAY}/{MONTH}/{SHORT_YEAR}",
+    "12/31/24": rf"{MONTH}/{DAY}/{SHORT_YEAR}",
+    "24/12/31": rf"{SHORT_YEAR}/{MONTH}/{DAY}",
+    "31-12-24": rf"{DAY}-{MONTH}-{SHORT_YEAR}",
+    "12-31-24": rf"{MONTH}-{DAY}-{SHORT_YEAR}",
+    "24-12-31": rf"{SHORT_YEAR}-{MONTH}-{DAY}",
+    "2024-12": rf"{YEAR}-{MONTH}{NO_DAY}",
+    "2024/12": rf"{YEAR}/{MONTH}{NO_DAY}",
+    "12.2024": rf"{MONTH}\.{YEAR}{NO_DAY}",
+    "12/2024": rf"{MONTH}/{YEAR}{NO_DAY}",
+    "Dec 2024": rf"{NAME}[ -]?{YEAR}{NO_DAY}",
+    "2024年12月": rf"{YEAR}年 ?{MONTH}月{NO_DAY}",
 }
-TIME = r"(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:\.\d+)?)?"
-OFFSET = r" ?(?:Z|[+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?)"
+DIGITS_FORM = "20241231"  # which numbers may have, too
+TIME = (
+    r"(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,]\d+)?)?"
+    r"(?: ?(?P<half>[AaPp])\.?[Mm]\.?)?"
+)
+OFFSET = r" ?(?:Z|UTC|GMT|[+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?)"
 PARTS_OF_DAYS = ("month", "weekday", "year")  # which a time of day alone does not have
 NO_DATE = date(1970, 1, 1)  # the date that a time of day gets
 SHOWN = 40  # characters of a value that are shown
@@ -186,7 +223,7 @@ def is_missing(value: Any) -> bool:
 
 def date_pattern(form: str) -> str:
     """The pattern, for ``re`` and RE2, of text in such a form of ``DATES``: a date, a time of day, or both."""
-    return rf"^(?:{DATES[form]}(?:[ T]|$))?(?:{TIME}(?P<zone>{OFFSET})?)?$"
+    return rf"^(?:{DATES[form]}(?:,?[ T]|$))?(?:{TIME}(?P<zone>{OFFSET})?)?$"
 
 
 def read_date(value: Any, form: str, zone: str = "", needs_date: bool = False) -> datetime | None:
@@ -197,6 +234,8 @@ def read_date(value: Any, form: str, zone: str = "", needs_date: bool = False) -
     """
     if isinstance(value, np.datetime64):
         value = value.astype("datetime64[us]").item()
+    if form == DIGITS_FORM and _is_number(value):
+        value = name_level(value)
     if isinstance(value, str):
         value = _parse_date(value.strip(), form, needs_date)
     elif isinstance(value, time) and not needs_date:
@@ -218,11 +257,27 @@ def _parse_date(text: str, form: str, needs_date: bool) -> datetime | None:
         return None
     zone = find_zone(found["zone"].strip()) if found["zone"] else None
     try:
-        day = date(*(int(found[name]) for name in ("year", "month", "day"))) if found["year"] else NO_DATE
+        day = NO_DATE
+        if year := found["year"]:
+            day = date(read_year(year), read_month(found["month"]), int(found["day"] or 1))
         hour, minute, second = (int(found[name] or 0) for name in ("hour", "minute", "second"))
+        if half := found["half"]:
+            if not 1 <= hour <= 12:
+                return None
+            hour = hour % 12 + 12 * (half in "Pp")
         return datetime.combine(day, time(hour, minute, second, tzinfo=zone))
     except ValueError:  # such as 2024-02-31
         return None
+
+
+def read_year(digits: str) -> int:
+    """A year, written with two or four digits."""
+    return int(digits) + (0 if len(digits) > 2 else 1900 if int(digits) >= PIVOT else 2000)
+
+
+def read_month(text: str) -> int:
+    """The number of a month, written as such or as its name."""
+    return int(text) if text.isdigit() else MONTHS[text[:3].lower()]
 
 
 def _find_offset(value: Any) -> timedelta | None:
@@ -232,9 +287,9 @@ def _find_offset(value: Any) -> timedelta | None:
 
 def find_zone(name: str) -> tzinfo:
     """The time zone of a name such as ``Europe/Berlin`` or an offset such as ``Z`` or ``+02:00``."""
-    if re.fullmatch(OFFSET, name):
+    if re.fullmatch(OFFSET, name) and name not in ("UTC", "GMT"):
         return datetime.fromisoformat(f"{NO_DATE}T00:00{name}").tzinfo or UTC
-    return UTC if name == "UTC" else ZoneInfo(name)
+    return UTC if name in ("UTC", "GMT") else ZoneInfo(name)
 
 
 def number_pattern(form: str) -> str:

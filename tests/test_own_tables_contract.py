@@ -226,13 +226,13 @@ WARNINGS: dict[str, tuple[Columns, str, *tuple[str, ...]]] = {
     "rows at odds": ({"x": N // 2, "y": Y}, "equal-rows"),
     **{
         f"text such as {form.format(1)}": (with_y(c=[form.format(at + 1234) for at in N]), "looks-like c")
-        for form in ("{:,} kg", "{:,},- EUR", "{:,} Mio.", "01 Jan {}", "12-OCT-{}")
+        for form in ("{:,} kg", "{:,},- EUR", "{:,} Mio.", "01 janv. {}", "12-août-{}")
     },
     **{
         f"months such as {form.format(2019)}": (
             with_y(c=every(*[form.format(year) for year in (2019, 2020)])), "looks-like c"
         )
-        for form in ("Januar {}", "Sept. {}", "März {}", "août {}", "{}-01", "{}/1", "01/{}", "{}Q1", "Q4 {}")
+        for form in ("janv. {}", "août {}", "{}Q1", "Q4 {}")
     },
     "short months": (with_y(c=every("Jan 19", "Mai-20")), "looks-like c"),
     "numbers of rows": ({"c": 1000 - N[:100], "x": X[:100], "y": Y[:100]}, "counts-rows c"),

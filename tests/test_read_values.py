@@ -2,7 +2,9 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,6 +63,63 @@ def list_written(separators: tuple[str, str]) -> Iterable[Case]:
         )
 
 
+# Texts of a column of dates, and what each means.
+DATES = """
+2014-7-1 | 2015-10-12 = 2014-07-01 | 2015-10-12
+2024-02-29 23:30 | 2023-12-31 01:05:59 = 2024-02-29T23:30 | 2023-12-31T01:05:59
+2024-02-29T23:30:00.123Z | 2023-12-31T01:05:00+00:00 = 2024-02-29T23:30 | 2023-12-31T01:05
+2024-02-29 23:30:00,5 | 2023-12-31 01:05:00,5 = 2024-02-29T23:30 | 2023-12-31T01:05
+2024-02-29 23:30 UTC | 2023-12-31 01:05 GMT = 2024-02-29T23:30 | 2023-12-31T01:05
+2024-02-29 23:30+0200 | 2023-12-31 01:05 +02:00 = 2024-02-29T23:30 | 2023-12-31T01:05
+2024-02-29 5:30 PM | 2023-12-31 12:05 am = 2024-02-29T17:30 | 2023-12-31T00:05
+2024-02-29 12:30 p.m. | 2023-12-31 11:05 A.M. = 2024-02-29T12:30 | 2023-12-31T11:05
+2024-02-29 | 2023-12-31 | NA = 2024-02-29 | 2023-12-31 | missing
+31.12.2024 | 1.2.2023 = 2024-12-31 | 2023-02-01
+27. 02. 2024 | 3. 11. 2023 = 2024-02-27 | 2023-11-03
+31.12.2024 17:30 | 1.2.2023 8:05 = 2024-12-31T17:30 | 2023-02-01T08:05
+31/12/2024 | 1/2/2023 = 2024-12-31 | 2023-02-01
+12/31/2024 | 1/2/2023 = 2024-12-31 | 2023-01-02
+12/31/2024, 5:30 PM | 1/2/2023, 8:05 AM = 2024-12-31T17:30 | 2023-01-02T08:05
+31-12-2024 | 1-2-2023 = 2024-12-31 | 2023-02-01
+12-31-2024 | 1-2-2023 = 2024-12-31 | 2023-01-02
+2024/12/31 | 2023/2/1 = 2024-12-31 | 2023-02-01
+2024.12.31 | 2023.2.1 = 2024-12-31 | 2023-02-01
+2024. 12. 31. | 2023. 2. 1. = 2024-12-31 | 2023-02-01
+2024年2月27日 | 2023年12月1日 = 2024-02-27 | 2023-12-01
+20241231 | 20230201 = 2024-12-31 | 2023-02-01
+20241231.0 | 20230201.0 | NA = 2024-12-31 | 2023-02-01 | missing
+31 December 2024 | 1 February 2023 = 2024-12-31 | 2023-02-01
+31. Dezember 2024 | 1. März 2023 = 2024-12-31 | 2023-03-01
+31-Dec-2024 | 01-MAY-2023 = 2024-12-31 | 2023-05-01
+31 Okt 2024 | 1 Mai 2023 = 2024-10-31 | 2023-05-01
+31OCT2024 | 01MAY2023 = 2024-10-31 | 2023-05-01
+31/Oct/2024 | 01/Sept/2023 = 2024-10-31 | 2023-09-01
+Tue, 31 Dec 2024 23:30:00 GMT | Wed, 01 Feb 2023 08:00:00 GMT = 2024-12-31T23:30 | 2023-02-01T08:00
+Dienstag, 31. Dezember 2024 | Mittwoch, 1. Februar 2023 = 2024-12-31 | 2023-02-01
+December 31, 2024 | Feb. 1, 2023 = 2024-12-31 | 2023-02-01
+Dec 31st, 2024 | March 3rd, 2023 = 2024-12-31 | 2023-03-03
+Tuesday, December 31, 2024 5:30 PM | Wednesday, February 1, 2023 8:05 AM = 2024-12-31T17:30 | 2023-02-01T08:05
+31-Dec-24 | 1-Feb-99 = 2024-12-31 | 1999-02-01
+31.12.68 | 1.2.69 = 2068-12-31 | 1969-02-01
+31/12/24 | 1/2/99 = 2024-12-31 | 1999-02-01
+12/31/24 | 1/2/99 = 2024-12-31 | 1999-01-02
+99/12/31 | 98/2/28 = 1999-12-31 | 1998-02-28
+31-12-99 | 28-2-98 = 1999-12-31 | 1998-02-28
+12-31-99 | 2-28-98 = 1999-12-31 | 1998-02-28
+99-12-31 | 98-2-28 = 1999-12-31 | 1998-02-28
+1749-01 | 1750-12 = 1749-01-01 | 1750-12-01
+2024/1 | 2023/12 = 2024-01-01 | 2023-12-01
+01.2019 | 12.2020 | 10.2021 = 2019-01-01 | 2020-12-01 | 2021-10-01
+1.2019 | 12.2020 | 3.2021 = 2019-01-01 | 2020-12-01 | 2021-03-01
+01/2019 | 12/2020 = 2019-01-01 | 2020-12-01
+Jan 2019 | Dec 2020 = 2019-01-01 | 2020-12-01
+Januar 2019 | Dezember 2020 = 2019-01-01 | 2020-12-01
+Mrz-2019 | Sept. 2020 = 2019-03-01 | 2020-09-01
+2024年2月 | 2023年12月 = 2024-02-01 | 2023-12-01
+12:30 | 7:05:10 = T12:30 | T07:05:10
+12:30 PM | 7:05 pm = T12:30 | T19:05
+""".strip()
+
 # A file each: the delimiter, and columns.
 FILES: dict[str, tuple[str, list[Case]]] = {
     **{name: ("," if point == "." else ";", [*list_written((thousands, point))])
@@ -109,53 +168,81 @@ FILES: dict[str, tuple[str, list[Case]]] = {
 }  # fmt: skip
 
 
-def write_file(folder: Path, delimiter: str, cases: Sequence[Case], rows: int = NUM_ROWS) -> Path:
-    columns = [[f'"{one.texts[row % len(one.texts)]}"' for row in range(rows)] for one in cases]
+def write_file(folder: Path, delimiter: str, cases: Sequence[Sequence[str]]) -> Path:
+    columns = [[f'"{text}"' for text in np.resize(texts, NUM_ROWS)] for texts in cases]
     header = [*(f"c{at}" for at in range(len(cases))), "y"]
-    lines = (delimiter.join(line) for line in zip(*columns, map(str, np.arange(rows) * 7 % 13), strict=True))
+    lines = (delimiter.join(line) for line in zip(*columns, map(str, np.arange(NUM_ROWS) * 7 % 13), strict=True))
     file = folder / "t.csv"
     file.write_text("\n".join([delimiter.join(header), *lines, ""]), encoding="utf-8")
     return file
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_what_a_careful_person_means_is_read_by_training_prediction_and_from_python(name: str, tmp_path: Path) -> None:
-    delimiter, cases = FILES[name]
-    file = write_file(tmp_path, delimiter, cases)
+def read_everywhere(file: Path, texts: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, list[float], list[Any]]]:
+    """What training, prediction and the package read of each feature, and its texts, row by row."""
     found = examined(file)
     schema, features = recipe(found), rows(found).features
     spec = ReadSpec(schema.recipe)
     batches = (batch for batch in table_batches(find_table(str(file)).files[0], select_columns(spec)) if len(batch))
-    predicted = np.concatenate(
-        [encode(InputFile("t", "table", "t", 0, NUM_ROWS, 0, 0), 0, each, spec).X for each in batches]
-    )
-    columns = find_columns(schema.recipe.model_dump())
-    places = {column.name: at for at, column in enumerate(schema.columns)}
-    wrong = dict[str, Any]()
-    for at, one in enumerate(cases):
-        if (place := places.get(f"c{at}")) is None:
-            wrong[one.texts[-1]] = "no feature"
-            continue
-        expected = np.resize(one.numbers, NUM_ROWS).astype(np.float32)
-        from_python = np.array(columns[f"c{at}"].encode([*np.resize(one.texts, NUM_ROWS).tolist()]), np.float32)
+    file_read = InputFile("t", "table", "t", 0, NUM_ROWS, 0, 0)
+    predicted = np.concatenate([encode(file_read, 0, each, spec).X for each in batches])
+    for place, (name, column) in enumerate(find_columns(schema.recipe.model_dump()).items()):
+        of_column = [None if text == "NA" else text for text in texts[column.input_name]]
+        from_python = np.array(column.encode(of_column), np.float32)
         for values in (features[place], predicted[:, place], from_python):
-            if not np.array_equal(values, expected):
-                wrong[one.texts[-1]] = dict(zip(one.texts, values.tolist(), strict=False))
-    assert not wrong
+            yield name, values.tolist(), of_column
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_numbers_are_read_by_training_prediction_and_from_python(name: str, tmp_path: Path) -> None:
+    delimiter, cases = FILES[name]
+    file = write_file(tmp_path, delimiter, [one.texts for one in cases])
+    texts = {f"c{at}": np.resize(one.texts, NUM_ROWS).tolist() for at, one in enumerate(cases)}
+    numbers = {f"c{at}": np.resize(one.numbers, NUM_ROWS).astype(np.float32).tolist() for at, one in enumerate(cases)}
+    values = [*read_everywhere(file, texts)]
+    assert {name for name, *_ in values} == {*numbers}
+    assert [found for found in values if found[1] != numbers[found[0]]] == []
+
+
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_dates_are_read_by_training_prediction_and_from_python(delimiter: str, tmp_path: Path) -> None:
+    texts, moments = dict[str, list[str]](), dict[str, list[str]]()
+    for at, line in enumerate(DATES.splitlines()):
+        texts[f"c{at}"], moments[f"c{at}"] = (
+            np.resize(half.split(" | "), NUM_ROWS).tolist() for half in line.split(" = ")
+        )
+    wrong, parts = list[Any](), defaultdict[str, set[str]](set)
+    for name, values, of_column in read_everywhere(write_file(tmp_path, delimiter, [*texts.values()]), texts):
+        column, _, part = name.partition(".")
+        parts[column].add(part)
+        expected = [take_part(moment, part) for moment in moments[column]]
+        if not np.array_equal(values, expected, equal_nan=True):
+            wrong.append((name, of_column[:3], values[:3], expected[:3]))
+    assert wrong == []
+    for column, (moment, *_) in moments.items():
+        assert ("month" in parts[column]) == (not moment.startswith("T")), texts[column][:3]
+        assert ("hour" in parts[column]) == ("T" in moment), texts[column][:3]
+
+
+def take_part(moment: str, part: str) -> float:
+    """The code of a part of a moment in ISO 8601, or its year."""
+    if moment == "missing":
+        return math.nan
+    at = datetime.fromisoformat("1970-01-01" * moment.startswith("T") + moment)
+    return {"month": at.month - 1, "weekday": at.weekday(), "hour": at.hour, "year": at.year}[part]
 
 
 def test_points_that_may_set_thousands_apart_are_asked_for_and_later_ones_are_no_number(tmp_path: Path) -> None:
     """In a file not divided by commas; the first rows may have had whole numbers below a thousand alone."""
     for delimiter in ";\t|":
-        file = write_file(tmp_path, delimiter, [case("213.069 | 6.452 | 791 = 0")])
+        file = write_file(tmp_path, delimiter, [["213.069", "6.452", "791"]])
         error = inspect(file, code=4)["error"]
         assert "written like 1.234,5 or 1,234.5; expected one way to read them; use --decimal" in error["found"]
         for decimal, largest in ((",", 213069), (".", 791)):
             (fee, _) = inspect(file, "--decimal", decimal)["columns"]
             assert fee["maximum"] == largest
-    kept = recipe(examined(write_file(tmp_path, ";", [case("791 | 5 = 0")])))
+    kept = recipe(examined(write_file(tmp_path, ";", [["791", "5"]])))
     (column,) = find_columns(kept.recipe.model_dump()).values()
     assert column.encode(["7", "1.5", "1,5", "1.234", 1.234]).tolist() == [7, 1.5, 1.5, math.inf, 1.234]
     for text, words in (("1.234", "c0 is '1.234' in row 1"), ("12.5", "")):
-        later = examined(write_file(tmp_path, ";", [case(f"791 | {text} = 0")]), kept=kept).report
+        later = examined(write_file(tmp_path, ";", [["791", text]]), kept=kept).report
         assert [words for each in later.findings if each.is_error and words in each.found] == [words] * bool(words)

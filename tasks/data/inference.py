@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gradmill.rows import DATES, PIVOT, SHORT_YEAR
 from tasks.data import statistics
 from tasks.data.io import date_parts, tabular
 from tasks.data.io.number_forms import CURRENCY
@@ -250,6 +251,7 @@ def _find_parts(
         return [], note("date", name, f"{name} has no two dates or times that differ; left out")
     said = f"{name} holds dates or times, of which the model takes {format_names([each.part for each in parts], 4)}"
     said += f", read as {form}" * bool(form)
+    said += f"; years from {PIVOT} on are 19{PIVOT} to 1999, and others 20.." * (SHORT_YEAR in DATES[form])
     return parts, note("date", name, said, "--no-date-parts leaves them out")
 
 

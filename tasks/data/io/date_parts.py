@@ -3,7 +3,7 @@
 A line through time extrapolates, so years are clamped to those of the training part, and days are not counted.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC
 from typing import Any, NamedTuple
 
@@ -11,8 +11,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gradmill.rows import DATES, NO_NUMBER, PARTS_OF_DAYS, SHOWN, date_pattern, find_zone
-from tasks.data.io.tabular import DateForm, kind_of, normalize
+from gradmill.rows import (
+    DATES,
+    DIGITS_FORM,
+    NAMES,
+    NO_DAY,
+    NO_NUMBER,
+    PARTS_OF_DAYS,
+    SHOWN,
+    WEEKDAY,
+    date_pattern,
+    find_zone,
+    read_month,
+    read_year,
+)
+from tasks.data.io.tabular import DateForm, kind_of, normalize, to_numbers, to_text
 from tasks.data.levels import Levels
 from tasks.data.recipe import Column
 from tasks.data.report import Finding, error
@@ -32,7 +45,13 @@ FORESEEN = np.datetime64("2037-01-01", "us")
 FIRST, LAST = np.datetime64("0001-01-01", "us"), np.datetime64("9999-12-31T23:59:59.999999", "us")  # that Python knows
 NO_TIME = np.datetime64("NaT", "us")
 ISO_8601 = DateForm()
-DATE, CLOCK = ("year", "month", "day"), ("hour", "minute", "second")
+DATE_OF_DIGITS = DateForm(DIGITS_FORM, needs_date=True)
+FIRST_DIGITS, LAST_DIGITS = 1900_01_01, 2100_12_31
+MONTH_FORM = "12.2024"
+# Of dates and times in any form.
+BEGINNING = rf"^\s*{WEEKDAY}(?:\d{{1,4}}(?:[-/.: 年]|\d{{4}}|(?i:{NAMES}))|(?i:{NAMES}))"
+FEWEST_MONTHS = 3  # of numbers that may be months: all rates of exchange, such as 1.1975, may have one
+CLOCK = ("hour", "minute", "second")
 
 
 class Dates(NamedTuple):
@@ -93,6 +112,8 @@ def read_dates(values: Any, read_as: DateForm = ISO_8601, missing: Sequence[str]
 
 def _read_dates(values: pa.Array, read_as: DateForm) -> Dates:
     kind = kind_of(values.type)
+    if kind == "number" and read_as.form == DIGITS_FORM:
+        return read_dates(to_text(values), read_as)
     if kind == "text":
         return _parse_dates(pc.utf8_trim_whitespace(values.cast(pa.string())), read_as)
     is_clock = pa.types.is_time(values.type) and read_as.needs_date
@@ -120,13 +141,19 @@ def _parse_dates(texts: pa.Array, read_as: DateForm) -> Dates:
             return Dates(moments, np.zeros(len(texts), bool), frozenset({parsed.type.tz or ""}))
     found = pc.extract_regex(texts, date_pattern(form))
     has_date = np.asarray(pc.fill_null(pc.not_equal(found.field("year"), ""), False))
-    year, month, day, hour, minute, second = (_to_integers(found.field(each)) for each in (*DATE, *CLOCK))
+    day, hour, minute, second = (_to_integers(found.field(name)) for name in ("day", *CLOCK))
+    day = np.where(np.asarray(pc.equal(found.field("day"), "").fill_null(False)), 1, day)  # of a month without a day
+    year = _read_distinct(found.field("year"), read_year)
+    month = _read_distinct(found.field("month"), read_month)
+    half = np.asarray(pc.ascii_lower(found.field("half")).fill_null("").to_numpy(zero_copy_only=False))
+    is_hour = (half == "") | ((hour >= 1) & (hour <= 12))
+    hour = np.where(half == "", hour, hour % 12 + 12 * (half == "p"))
     months = np.where(has_date, 12 * (year - 1970) + month - 1, 0).astype("M8[M]")
     dates = months.astype("M8[D]") + np.where(has_date, day - 1, 0) * DAY
     moments = dates + (3600 * hour + 60 * minute + second) * np.timedelta64(1_000_000, "us")
     is_sound = (dates.astype("M8[M]") == months) & (hour < 24) & (minute < 60) & (second < 60)
     is_sound &= ~has_date | ((month >= 1) & (month <= 12) & (day >= 1) & (year >= 1))
-    is_sound &= np.asarray(found.is_valid())
+    is_sound &= is_hour & np.asarray(found.is_valid())
     if read_as.needs_date:
         is_sound &= has_date
     offsets = found.field("zone").dictionary_encode()
@@ -138,6 +165,15 @@ def _parse_dates(texts: pa.Array, read_as: DateForm) -> Dates:
         moments = np.where(is_elsewhere, _localize(moments - away, zone), moments)
     names = frozenset(str(each).removeprefix("UTC") or "UTC" if each else "" for each in zones)
     return Dates(np.where(is_sound, moments, NO_TIME), np.asarray(texts.is_valid()) & ~is_sound, names)
+
+
+def _read_distinct(texts: pa.Array, read: Callable[[str], int]) -> Array:
+    """What few distinct texts mean; 0 where there is none."""
+    texts = texts.fill_null("").dictionary_encode()
+    meanings: Array = np.array([read(text) if text else 0 for text in texts.dictionary.to_pylist()], np.int64)
+    indices: Array = np.asarray(texts.indices)
+    numbers: Array = meanings[indices]
+    return numbers
 
 
 def _to_integers(digits: pa.Array) -> Array:
@@ -184,7 +220,9 @@ def find_form(levels: Levels, name: str) -> DateForm | Finding | None:
         return float(levels.counts[is_date].sum() / levels.counts.sum())
 
     shares = {form: find_share(DateForm(form, needs_date=True)) for form in likely}
-    best = max(shares.values())
+    if shares.get(DIGITS_FORM, 1) < 1:  # other numbers are among them
+        del shares[DIGITS_FORM]
+    best = max(shares.values(), default=0)
     if best < MOSTLY:
         if find_share(ISO_8601) < MOSTLY:
             return None
@@ -201,11 +239,30 @@ def find_form(levels: Levels, name: str) -> DateForm | Finding | None:
     return error("date-order", name, found, "dates of one order", remedy)
 
 
+def find_form_of_numbers(column: pa.ChunkedArray, low: float, high: float) -> str:
+    """The form in which numbers between ``low`` and ``high`` all are dates, such as 20241231 or 1.2024, or nothing.
+
+    The latter may also be numbers with four decimals, unless the text that they were read from says otherwise.
+    """
+    if not (FIRST_DIGITS <= low < high <= LAST_DIGITS or 1 < low < high < 13):
+        return ""
+    values = np.unique(np.concatenate([to_numbers(chunk) for chunk in column.chunks]))
+    values = values[~np.isnan(values)]
+    if high >= FIRST_DIGITS:
+        is_whole = np.array_equal(values, np.floor(values))
+        return DIGITS_FORM if is_whole and not read_dates(pa.array(values), DATE_OF_DIGITS).is_invalid.any() else ""
+    months, years = np.divmod(np.round(values * 10_000), 10_000)
+    has_years = ((years >= 1900) & (years < 2100) & np.isclose(values * 10_000, np.round(values * 10_000))).all()
+    return MONTH_FORM if has_years and len(np.unique(months)) >= FEWEST_MONTHS else ""
+
+
 def find_likely_forms(texts: pa.Array) -> list[str]:
     """The forms in which some texts have dates, judged by a sample from all over: nearly all columns have none."""
     texts = texts.drop_null()
     sample = texts.take(np.unique(np.linspace(0, len(texts) - 1, SAMPLED).astype(np.int64))) if len(texts) else texts
-    return [form for form in DATES if len(sample) and not read_dates(sample, DateForm(form)).is_invalid.all()]
+    if not pc.any(pc.match_substring_regex(sample, BEGINNING)).as_py():  # one pattern instead of one for each form
+        return []
+    return [form for form in DATES if not read_dates(sample, DateForm(form)).is_invalid.all()]
 
 
 def find_parts(name: str, column: pa.ChunkedArray, form: str) -> list[Column]:
@@ -222,6 +279,8 @@ def find_parts(name: str, column: pa.ChunkedArray, form: str) -> list[Column]:
         parts.append("hour")
     if "month" in parts and len(np.unique(days.astype("M8[Y]"))) >= FEWEST_YEARS:
         parts.append("year")
+    if NO_DAY in DATES[form]:
+        parts = [part for part in parts if part != "weekday"]
     return [
         Column(
             name=f"{name}.{part}",

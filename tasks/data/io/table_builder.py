@@ -24,6 +24,7 @@ from tasks.machine.words import format_names, pluralize
 
 SHOWN = 40  # characters of a value that are shown
 CORRECT = "correct the value, name it with --missing if it stands for a missing one"  # the beginning of advice
+MONTHS = DateForm(date_parts.MONTH_FORM, needs_date=True)
 KIND_WORDS: dict[Kind, str] = {"number": "a number", "boolean": "true or false", "text": "text", "date": "a date"}
 
 
@@ -107,6 +108,9 @@ def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Ta
     table = reader.map_table()
     may_have_dates = [name for name in table.data.column_names if selection.finds_dates(name)]
     chosen = {name: _find_date_form(table, name, first.zoned_texts) for name in may_have_dates}
+    if months := {name for name, form in chosen.items() if form == MONTHS}:  # only their text shows whether they are
+        texts = reader.read_again(raw=reader.selection.raw | months).map_table()
+        chosen |= {name: _find_date_form(texts, name, months) if texts.is_text(name) else None for name in months}
     findings = [each for each in chosen.values() if isinstance(each, Finding)]
     dates = {name: form for name, form in chosen.items() if isinstance(form, DateForm)}
     if dates or may_be_dates:
@@ -117,9 +121,9 @@ def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Ta
         candidates, delimiters = _find_candidates(table, selection), first.delimiters
         decimal = selection.decimal or number_forms.find_decimal(candidates, delimiters)
         numbers = frozenset(name for name, kinds in reader.kinds.items() if {"number"} in kinds.values())
-        decimal = decimal or ("." if first.has_decimal_points else None)
+        decimal = decimal or ("." if reader.has_decimal_points else None)
         is_undecided = decimal is None and "," not in delimiters
-        if delimiters and (decimal == "," or (is_undecided and (candidates or first.possible_thousands))):
+        if delimiters and (decimal == "," or (is_undecided and (candidates or reader.possible_thousands))):
             texts = reader.read_again(raw=reader.selection.raw | numbers).map_table()
             of_numbers = {name: texts.data[name] for name in sorted(numbers) if texts.is_text(name)}
             if decimal == ",":  # then 1.234 is not the number that was read from CSV
@@ -148,6 +152,9 @@ def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Ta
 def _find_date_form(table: Table, name: str, zoned_texts: set[str]) -> DateForm | Finding | None:
     """The form of a column's dates, if they are to be read from text; or what is wrong with them."""
     if not table.is_text(name):
+        if table.data[name].type == pa.float64():
+            form = date_parts.find_form_of_numbers(table.data[name], *table.limits(name))
+            return DateForm(form, needs_date=True) if form else None
         return date_parts.ISO_8601 if name in zoned_texts else None
     column = table.data[name]
     if not pa.types.is_dictionary(column.type) and not date_parts.find_likely_forms(column.chunk(0)):

@@ -95,7 +95,7 @@ class OwnData(ParameterModel):
         "The names of the columns of text files and sheets; without --header, the first row is data. Kept with the "
         "name.",
         Use.TABLES,
-        empty="those in the header, or c1, c2 …",
+        empty="those in the header, or c1, c2 and so on",
     )
     encoding: str | None = declare_field(
         None,

@@ -113,6 +113,7 @@ def test_the_form_takes_either_model_shows_no_default_that_would_be_sent_and_lea
     assert set(shown) <= {True}, "a switch cannot be empty"
     unions = [field["anyOf"] for field in fields if "anyOf" in field]
     assert not [each for each in unions if {"type": "null"} in each and len(each) == 2]
+    assert str(form).isascii(), "a PostgreSQL database without UTF-8 refuses other characters in JSON"
 
 
 def names(text: str) -> set[str]:

@@ -6,7 +6,7 @@ from tasks.machine.run_messages import Event, print_message
 from tasks.parameters import RetrainParameters
 from tasks.records import ChampionGates, Evaluation, ExportedModel, PreparedDataset, PublishedModel, TrainedModel
 from tasks.stage import live_progress, stage
-from tasks.store import artifact_paths, own_data, pointer, publication, verification
+from tasks.store import artifact_paths, history, own_data, pointer, publication, verification
 from tasks.store.history import Cause
 from tasks.store.run_folder import RunFolder
 
@@ -23,8 +23,8 @@ def publish(
     """Publish the exported model under its name and make it the champion.
 
     A model whose bytes are already kept is not published again; it becomes the champion only if a kill prevented that
-    before. A retrain never brings back a version that was rolled back from or replaced. If the name is frozen, or
-    publishing is off, the model is only judged.
+    before. A retrain never brings back a version that was rolled back from or replaced, even if its folder is gone. If
+    the name is frozen, or publishing is off, the model is only judged.
 
     Raises:
         GateFailed: the candidate is worse than what is published.
@@ -32,12 +32,15 @@ def publish(
         UsageError: meanwhile the name has another model, kind of data or target.
     """
     name = parameters.name
-    comparison = Comparison()
+    comparison, detail = Comparison(), ""
     with publication.take_turn(name, parameters.publish) as may_publish:
         own_data.require_same_kind(parameters)  # another first run may have finished earlier
         if (kept := publication.find_version(name, exported.onnx.sha256)) is not None:
             verification.verify_version(name, kept)
         unchanged = kept is not None and pointer.was_champion(name, kept)
+        for held, sha256 in history.list_held_versions(name).items():
+            if kept is None and sha256 == exported.onnx.sha256:
+                may_publish, detail = False, f"equal to version {held}, which was rolled back from and is gone"
         if not unchanged:
             bounds, training = parameters.gates, parameters.training
             comparison = compare_with_published(name, exported.onnx, prepared, bounds, training)
@@ -50,7 +53,9 @@ def publish(
                 own_data.remember(name, parameters.data)  # first, or a kill would leave a version without a source
                 kept = publication.publish(lineage, exported, pictures)
             pointer.point_to(name, kept, Cause("published", by=run.path.name))
-    published = PublishedModel(outcome="judged", name=name, version=None, model=exported.onnx, gates=comparison.gates)
+    published = PublishedModel(
+        outcome="judged", name=name, version=None, model=exported.onnx, gates=comparison.gates, detail=detail
+    )
     if kept is not None and (unchanged or may_publish):
         model = exported.onnx.model_copy(update={"path": artifact_paths.version(name, kept) / artifact_paths.ONNX})
         outcome, detail = ("unchanged", "identical byte for byte") if unchanged else ("published", "")

@@ -223,7 +223,7 @@ class PublishedModel(Record):
     version: int | None  # None for a model that was only judged; it is at ``model`` nonetheless
     model: FileRef
     gates: tuple[GateVerdict, ...] = ()
-    detail: str = ""  # for an unchanged version: how this is known
+    detail: str = ""  # how it is known that the model is unchanged, or must not be published
 
 
 class MirroredModel(Record):

@@ -285,7 +285,7 @@ def list_next_steps(result: "RetrainReport") -> list[str]:
     is_left = result.outcome == "unchanged" and result.version != result.champion  # rolled back from, or replaced
     if result.frozen:
         commands = [f"unfreeze {name}", *[f"promote {name} {result.version}"] * is_left, f"models {name}"]
-    elif result.outcome == "judged":  # --no-publish: the same command without it
+    elif result.outcome == "judged" and not result.detail:  # --no-publish: the same command without it
         commands = [shlex.join(each for each in sys.argv[1:] if each != "--no-publish")]
     elif not result.champion:
         commands = []

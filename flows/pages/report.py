@@ -43,7 +43,7 @@ class RetrainReport(BaseModel):
     name: str
     implementation: str
     outcome: Literal["published", "unchanged", "refused", "judged"]
-    detail: str = ""  # of ``unchanged``: how this is known
+    detail: str = ""  # how it is known that the model is unchanged, or must not be published
     version: int | None
     champion: int | None
     frozen: bool = False

@@ -13,11 +13,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Literal, NamedTuple
 
+from pydantic import Field
+
 from tasks.errors import DataError, UsageError
 from tasks.machine.run_messages import print_message
 from tasks.store import artifact_paths, atomic, locks, model_folder, verified_files
 from tasks.store.documents import Document
 from tasks.store.model_folder import ChampionPointer, Moment, Number
+from tasks.store.record_base import Sha256
 
 What = Literal["published", "promoted", "rolled back", "frozen", "unfrozen", "pruned"]
 INTERRUPTED = "interrupted"  # marks a line that corrects the one before it
@@ -48,6 +51,7 @@ class Change(Document):
     by: str
     reason: str = ""
     interrupted: bool = False  # a kill prevented the change
+    held_sha256: Sha256 | None = Field(None, exclude_if=lambda value: value is None)  # the model rolled back from
 
     @property
     def step(self) -> str:
@@ -95,12 +99,13 @@ def append_change(name: str, cause: Cause, versions: Iterable[int], after: Champ
         frozen=after is not None and after.frozen,
         by=cause.by,
         reason=cause.reason,
+        held_sha256=pointer.model_sha256 if pointer and cause.what == "rolled back" else None,
     )
     added = [change]
     for last in list_changes(name)[-1:]:
         if last.interrupted:
             correction = {"what": INTERRUPTED, "versions": last.versions, "champion": before, "reason": ""}
-            added.insert(0, change.model_copy(update=correction))
+            added.insert(0, change.model_copy(update=correction | {"held_sha256": None}))
     lines = b"".join(each.model_dump_json().encode() + b"\n" for each in added)
     path, end = artifact_paths.history(name), len(_read(name)[0])  # the new lines overwrite an incomplete last one
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
@@ -147,13 +152,16 @@ def list_demotions(name: str) -> dict[int, str]:
     return found
 
 
-def list_held_versions(name: str) -> set[int]:
-    """The versions that were rolled back from and not promoted since; it raises as ``list_changes`` does."""
-    held = set[int]()
+def list_held_versions(name: str) -> dict[int, Sha256 | None]:
+    """The versions that were rolled back from and not promoted since, each with the digest of its model, if known.
+
+    It raises as ``list_changes`` does.
+    """
+    held = dict[int, Sha256 | None]()
     for change in list_changes(name):
         if not change.interrupted:
-            held |= {*change.versions} if change.what == "rolled back" else set()
-            held.discard(change.champion or 0)
+            held |= dict.fromkeys(change.versions, change.held_sha256) if change.what == "rolled back" else {}
+            held.pop(change.champion or 0, None)
     return held
 
 

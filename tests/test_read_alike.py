@@ -1,8 +1,10 @@
 """The commands that read files read alike: one value means the same to all, and no bad file ends badly."""
 
 import csv
+import datetime
 import gzip
 import json
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +35,7 @@ TABLE = pa.table(
     }
 )
 FRAME = pd.DataFrame(TABLE.to_pydict())
+NOON = datetime.datetime(2024, 2, 29, 12, 30)
 
 
 def text(content: str | bytes) -> Callable[[Path], object]:
@@ -43,6 +46,21 @@ def with_empty_group(path: Path) -> None:
     with pq.ParquetWriter(path, TABLE.schema) as writer:
         for rows in (TABLE, TABLE.slice(0, 0), TABLE):
             writer.write_table(rows)
+
+
+def old_workbook(path: Path) -> None:
+    """Sheets of Excel 97, the first of them hidden."""
+    import xlwt
+
+    book, day = xlwt.Workbook(), xlwt.easyxf(num_format_str="YYYY-MM-DD HH:MM")
+    book.add_sheet("Old").visibility = 1
+    sheet = book.add_sheet("Sold")
+    for at, row in enumerate([TABLE.column_names, *(each.values() for each in TABLE.to_pylist())]):
+        for place, value in enumerate(row):
+            sheet.write(at, place, value)
+        sheet.write(at, 4, NOON if at else "day", day if at else xlwt.Style.default_style)
+    book.set_active_sheet(1)
+    book.save(path)
 
 
 def by_city(path: Path) -> None:
@@ -79,11 +97,16 @@ FILES: dict[str, Callable[[Path], object]] = {
     "an empty row group.parquet": with_empty_group,
     "dictionaries.feather": lambda path: written(path, TABLE.set_column(1, "city", TABLE["city"].dictionary_encode())),
     "single precision.parquet": lambda path: written(path, TABLE.set_column(3, "price", [[16777217, 0.1, 1, 2]])),
+    "one array.json": text(
+        '[{"area": 80, "city": "Ulm", "garden": true, "price": 210},\n {"garden": false, "price": 1}]'
+    ),
     "lines.jsonl": text('{"area": 80, "city": "Ulm", "garden": true, "price": 210}\n{"garden": false, "price": 1}\n'),
     "a workbook.xlsx": lambda path: FRAME.to_excel(path, index=False),
     "a workbook with row names and dates.xlsx": lambda path: FRAME.assign(day=pd.Timestamp("2024-02-29"), n=7).to_excel(
         path
     ),
+    "a workbook.ods": lambda path: FRAME.to_excel(path, index=False, engine="odf"),
+    "a workbook of Excel 97.xls": old_workbook,
     "folders": by_city,
 }
 
@@ -141,6 +164,30 @@ def workbook(rows: list[list[Any]]) -> Callable[[Path], object]:
     return write
 
 
+def edit_ods(path: Path, *changes: tuple[str, str]) -> Path:
+    """Replace text in an OpenDocument workbook."""
+    with zipfile.ZipFile(path) as packed:
+        parts = {each: packed.read(each) for each in packed.namelist()}
+    for old, new in changes:
+        parts["content.xml"] = parts["content.xml"].replace(old.encode(), new.encode())
+    with zipfile.ZipFile(path, "w") as packed:
+        for name, content in parts.items():
+            packed.writestr(name, content)
+    return path
+
+
+def edited_ods(*changes: tuple[str, str]) -> Callable[[Path], object]:
+    return lambda path: (FRAME.to_excel(path, index=False, engine="odf"), edit_ods(path, *changes))
+
+
+def promising_xls(path: Path) -> None:
+    """A workbook that says it has 281 trillion cells, for which the package that reads it would make room."""
+    old_workbook(path)
+    content = path.read_bytes()
+    place = content.rindex(DIMENSIONS) + len(DIMENSIONS)
+    path.write_bytes(content[:place] + struct.pack("<IIHH", 0, 2**32 - 1, 0, 2**16 - 1) + content[place + 12 :])
+
+
 def latin_1(path: Path) -> None:
     """A file whose text column is no UTF-8."""
     offsets, content = pa.py_buffer(np.array([0, 1, 2], np.int32)), pa.py_buffer(b"a\xe9")
@@ -154,6 +201,8 @@ def no_such_level(path: Path) -> None:
     pyarrow.feather.write_feather(pa.table({"t": codes}), path, compression="uncompressed")
 
 
+STYLE = "urn:oasis:names:tc:opendocument:xmlns:style:1.0"
+DIMENSIONS = b"\x00\x02\x0e\x00"  # how a record of Excel 97 begins that says how many rows and columns a sheet has
 DEEP = "[" * 10_000 + "]" * 10_000
 MANY = ROWS * 60
 NO_TEXT = "neither UTF-8 nor Windows-1252"
@@ -198,7 +247,10 @@ BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "deep.jsonl": (text(f'{{"area": {DEEP}}}\n'), ""),
     "not UTF-8.jsonl": (text(b'{"area": 1, "city": "\xff", "garden": true, "price": 1}\n'), ""),
     "two kinds.jsonl": (text('{"area": 1, "city": "Ulm"}\n{"area": "wide", "city": "Ulm"}\n'), ""),
-    "one array.json": (text('[{"area": 1}]'), "array"),
+    "one array that is cut.json": (text('[{"area": 1}, {"area": 2}'), "it ends inside its array"),
+    "two arrays.json": (text('[{"area": 1}] [{"area": 2}]'), "something comes after its array"),
+    "null in an array.json": (text('[{"area": 1}, null]'), "row 1 is null"),
+    "numbers in an array.json": (text("[1, 2]"), "one array of objects"),
     "a number.jsonl": (text("3\n"), ""),
     "a table in Avro.avro": (text("Obj\1"), ""),
     "text.xlsx": (text(HEAD + MANY), ""),
@@ -207,7 +259,20 @@ BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a bomb.xlsx": (bomb, ""),
     "a cell far away.xlsx": (with_far_cell, ""),
     "a formula without a value.xlsx": (workbook([[80, "Ulm", True, "=A2*2"]]), ""),
-    "of Excel 97, or encrypted.xlsx": (text(b"\xd0\xcf\x11\xe0" + bytes(2000)), ""),
+    "encrypted.xlsx": (text(b"\xd0\xcf\x11\xe0" + bytes(2000)), "needs a password"),
+    "text.xls": (text(HEAD + MANY), "a workbook (.xlsx, .xls or .ods)"),
+    "billions of cells.ods": (
+        edited_ods(
+            ("<table:table-row>", '<table:table-row table:number-rows-repeated="1000000">'),
+            ("<table:table-cell ", '<table:table-cell table:number-columns-repeated="4000" '),
+        ),
+        "more than 2,048 MiB",
+    ),
+    "a formula without a value.ods": (
+        edited_ods(('office:value-type="float" office:value="80.0"', 'table:formula="of:=[.A1]*2"')),
+        "of:=[.A1]*2 is a formula without a value",
+    ),
+    "trillions of cells.xls": (promising_xls, ""),
     "a pickle.pkl": (text(HEAD + MANY), ""),
 }
 # How many rows of it a prediction rejects; the others are not read there either.
@@ -250,15 +315,28 @@ def test_text_in_other_encodings_is_read_by_its_mark_or_by_the_option_which_is_k
     assert "text in ascii" in inspect(file, "--target", "price", "--encoding", "ascii", code=4)["error"]["expected"]
 
 
-def test_the_first_visible_sheet_is_read_unless_another_is_named(tmp_path: Path) -> None:
-    with pd.ExcelWriter(tmp_path / "t.xlsx") as writer:
+@pytest.mark.parametrize("suffix", [".xlsx", ".ods"])
+def test_the_first_visible_sheet_is_read_unless_another_is_named(suffix: str, tmp_path: Path) -> None:
+    book = tmp_path / f"t{suffix}"
+    with pd.ExcelWriter(str(book)) as writer:
         for sheet, column_name in ("Old", "x"), ("Sold", "y"):
             frame = pd.DataFrame({column_name: range(300), "price": [at * 2 + at % 3 for at in range(300)]})
             frame.to_excel(writer, sheet_name=sheet, index=False)
-        writer.book["Old"].sheet_state = "hidden"
-        writer.book.active = 1
+        if suffix == ".xlsx":
+            writer.book["Old"].sheet_state = "hidden"
+            writer.book.active = 1
+    if suffix == ".ods":
+        hidden = '<style:style style:name="H" style:family="table"><style:table-properties table:display="false"/>'
+        edit_ods(
+            book,
+            (
+                "<office:automatic-styles/>",
+                f'<office:automatic-styles xmlns:style="{STYLE}">{hidden}</style:style></office:automatic-styles>',
+            ),
+            ('table:name="Old"', 'table:name="Old" table:style-name="H"'),
+        )
     for options, name in ((), "y"), (("--sheet", "Old"), "x"):
-        shown = inspect(tmp_path / "t.xlsx", "--target", "price", *options)
+        shown = inspect(book, "--target", "price", *options)
         assert [each["name"] for each in shown["columns"]] == [name, "price"]
 
 

@@ -18,6 +18,8 @@ PUBLIC_QUERY, QUERY_OF_DATABASE = (
 )
 SQLITE = "sqlite:///"
 DATABASES = (SQLITE, "postgresql://", "postgres://")
+WORKBOOKS = (".xlsx", ".xls", ".ods")
+A_WORKBOOK = "a workbook (.xlsx, .xls or .ods)"
 SELECTED = re.compile("#(sheet|query)=")  # the part of a source that is read
 ENVIRONMENT = (
     "give credentials in the environment or in the store's own configuration files, such as AWS_ACCESS_KEY_ID or "
@@ -55,7 +57,7 @@ def join_source(values: dict[str, Any], key: str) -> dict[str, Any]:
         return values
     place = split_source(values.get(key) or "")[0]
     if values.get("sheet") and (not place or is_database(place)):
-        raise ValueError("--sheet goes with a workbook (.xlsx)")
+        raise ValueError(f"--sheet goes with {A_WORKBOOK}")
     if values.get("query") and not is_database(place):
         raise ValueError("--query goes with sqlite:///PATH or postgresql://USER@HOST/DATABASE")
     if is_database(place) and not values.get("query") and place == values[key]:

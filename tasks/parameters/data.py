@@ -23,8 +23,10 @@ TYPED_FORMATS = {  # of tables that keep the types of columns, by suffix; tasks/
     ".arrow": "Arrow",
     ".ipc": "Arrow",
     ".xlsx": "Excel",
+    ".xls": "Excel",
+    ".ods": "OpenDocument",
 }
-*_FIRST, _LAST = dict.fromkeys(["CSV", "JSON lines", *TYPED_FORMATS.values()])
+*_FIRST, _LAST = dict.fromkeys(["CSV", "JSON", *TYPED_FORMATS.values()])
 TABLE_FORMATS = f"{', '.join(_FIRST)} or {_LAST}"
 REFUSED = {  # for each kind of data: which options are refused, and why
     Use.BOOK: {Use.OWN: "options for your own data go with --data"},

@@ -10,28 +10,28 @@ import pyarrow as pa
 
 from tasks.data.io import tabular
 from tasks.data.io.csv import csv_batches
-from tasks.data.io.discovery import JSON_SUFFIXES, WORKBOOK, DataFile, broken_file
+from tasks.data.io.discovery import JSON_SUFFIXES, DataFile, broken_file
 from tasks.data.io.excel import excel_batches
 from tasks.data.io.headers import HEADERLESS, headerless_error
 from tasks.data.io.queries import query_batches
 from tasks.data.io.tabular import BadRows, Reader, Selection
 from tasks.data.recipe import Recipe
 from tasks.machine.arrays import Array
-from tasks.parameters.addresses import is_database
+from tasks.parameters.addresses import WORKBOOKS, is_database
 from tasks.parameters.data import TABLE_FORMATS
 
 READERS: dict[str, Reader] = {
     ".parquet": tabular.parquet_batches,
     **dict.fromkeys((".feather", ".arrow", ".ipc"), tabular.arrow_batches),
     **dict.fromkeys(JSON_SUFFIXES, tabular.json_batches),
-    WORKBOOK: excel_batches,
+    **dict.fromkeys(WORKBOOKS, excel_batches),
 }  # all other names mean CSV, except for these
 OTHER_FORMATS = {
     ".avro": "Avro",
     ".orc": "ORC",
     **dict.fromkeys((".pkl", ".pickle", ".joblib"), "a pickle, which runs code when it is read"),
     **dict.fromkeys((".db", ".sqlite", ".sqlite3", ".duckdb", ".mdb", ".accdb"), "a database"),
-    **dict.fromkeys((".xls", ".xlsb", ".xlsm", ".ods"), "a workbook"),
+    **dict.fromkeys((".xlsb", ".xlsm"), "a workbook"),
     **dict.fromkeys((".h5", ".hdf5", ".nc", ".mat"), "a file of arrays"),
     **dict.fromkeys((".dta", ".sav", ".sas7bdat", ".rds", ".rdata", ".rda"), "a statistics program's file"),
     **dict.fromkeys((".zip", ".tar", ".7z", ".bz2", ".xz", ".zst"), "an archive"),

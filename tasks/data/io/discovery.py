@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 from tasks.errors import DataError, GradmillError, UsageError
 from tasks.machine.run_messages import print_message
 from tasks.machine.words import pip_install, pluralize
-from tasks.parameters.addresses import is_database, require_no_credentials, split_source
+from tasks.parameters.addresses import A_WORKBOOK, WORKBOOKS, is_database, require_no_credentials, split_source
 from tasks.parameters.data import TYPED_FORMATS
 from tasks.store import artifact_paths, predictions, regular_files, verified_files
 from tasks.store.regular_files import format_path, is_true
@@ -28,7 +28,6 @@ from tasks.store.verified_files import Fingerprint
 
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 TEXT_SUFFIXES = (".csv", ".tsv", *JSON_SUFFIXES)  # read from the first byte to the last
-WORKBOOK = ".xlsx"
 TYPED_SUFFIXES = tuple(TYPED_FORMATS)
 TABLE_SUFFIXES = (*TEXT_SUFFIXES, *TYPED_SUFFIXES)  # .txt files are about data
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
@@ -183,9 +182,9 @@ def select_sheet(files: DataFiles, source: str) -> DataFiles:
     place, sheet = split_source(source)
     if not sheet or is_database(place):
         return files
-    if not any(file.suffix == WORKBOOK for file in files.files):
-        raise UsageError(f"--sheet {sheet} and {format_path(place)}", f"a workbook ({WORKBOOK})", "leave --sheet out")
-    selected = (file._replace(selected=sheet) if file.suffix == WORKBOOK else file for file in files.files)
+    if not any(file.suffix in WORKBOOKS for file in files.files):
+        raise UsageError(f"--sheet {sheet} and {format_path(place)}", A_WORKBOOK, "leave --sheet out")
+    selected = (file._replace(selected=sheet) if file.suffix in WORKBOOKS else file for file in files.files)
     return DataFiles(source, tuple(selected))
 
 

@@ -1,13 +1,18 @@
-"""Excel's workbooks (.xlsx): the first visible sheet or a named one, typed by its cells (extra ``[excel]``)."""
+"""Workbooks (.xlsx, .xls, .ods): the first visible sheet or a named one, typed by its cells (extra ``[excel]``)."""
 
 import functools
 import html
+import importlib.util
 import io
+import json
 import posixpath
 import re
+import subprocess
+import sys
 import zipfile
-from collections.abc import Iterator
-from datetime import date, datetime, time
+from collections.abc import Callable, Iterator
+from datetime import date, datetime, time, timedelta
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -16,15 +21,30 @@ from gradmill.rows import name_level
 from tasks.data.io import headers
 from tasks.data.io.discovery import broken_file, explain_file_errors
 from tasks.data.io.tabular import BATCH_ROWS, Selection, without_rows
+from tasks.errors import DataError
 from tasks.machine.words import format_names, pip_install
+from tasks.parameters.addresses import A_WORKBOOK
 from tasks.parameters.data import NO_HEADER
 
-OLE = b"\xd0\xcf\x11\xe0"  # the first bytes of old and of encrypted files
+OLE = b"\xd0\xcf\x11\xe0"  # the first bytes of .xls and of encrypted files
+OPEN_DOCUMENT = "content.xml"  # the part of an .ods file that has all sheets
+READER = Path(__file__).with_name("sheet_process.py")
+READER_BYTES = 2**31  # of memory: a full sheet of Excel 97 takes about as many
+FROM_TAGS: dict[str, Callable[[Any], Any]] = {
+    "date": date.fromisoformat,
+    "time": time.fromisoformat,
+    "datetime": datetime.fromisoformat,
+    "timedelta": lambda seconds: timedelta(seconds=seconds),
+}  # how ``sheet_process.py`` writes cells that JSON has not
 CELL = re.compile(rb"""<(?:\w+:)?c\b[^>]*?\br=["']([A-Z]{1,3})([0-9]{1,10})""")
 # A cell whose formula has no value, or an empty one; an empty text is a value.
 BARE_FORMULA = re.compile(
     rb"""<(?:\w+:)?c\b(?![^>]*\bt="str")[^>]*\br="([A-Z]+[0-9]+)"[^>]*>\s*<(?:\w+:)?f\b(?:[^>]*/>|[^>]*>[^<]*</[^>]*>)\s*"""
     rb"""(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v>\s*</[^>]*>)?\s*</(?:\w+:)?c>"""
+)
+_ATTRIBUTES = rb"""[^>"]*(?:"[^"]*"[^>"]*)*"""
+BARE_FORMULA_OF_ODS = re.compile(
+    rb"""<table:table-cell\b(?!%(_)s\boffice:value-type=)%(_)s\btable:formula="([^"]*)\"""" % {b"_": _ATTRIBUTES}
 )
 TAG = re.compile(rb"<(?:\w+:)?(?:sheet|Relationship)\b([^>]*)>")
 ATTRIBUTE = re.compile(rb"""([\w:]+)\s*=\s*(?:"([^"]*)"|'([^']*)')""")
@@ -58,47 +78,80 @@ def excel_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.R
 def _read_rows(stream: Any, name: str, sheet: str, header: str) -> tuple[int, list[list[Any]]]:
     """The cells of a sheet from its header on, row by row, if the file does not unpack to more than fits.
 
+    The format is that of the content, whatever the file is called.
+
     Returns the number of the first row, as Excel shows it, and the rows.
     """
-    try:
-        from python_calamine import CalamineWorkbook
-    except ImportError as error:
+    if importlib.util.find_spec("python_calamine") is None:
         to_do = f"install the extra [excel], or {pip_install('python-calamine')}; or save the sheet as CSV"
-        raise broken_file(name, "it is a workbook", "the package python-calamine", to_do) from error
+        raise broken_file(name, "it is a workbook", "the package python-calamine", to_do)
     content, to_do = stream.read(MAX_PACKED + 1), "save the sheet as Parquet or CSV"
     if len(content) > MAX_PACKED:
         raise broken_file(name, "the workbook is too large", f"at most {MAX_PACKED >> 20:,} MiB", to_do)
-    if content.startswith(OLE):
-        raise broken_file(
-            name, "it needs a password, or was saved by Excel before 2007", "a workbook (.xlsx)", "save it as that"
-        )
-    with explain_file_errors(name, "a workbook (.xlsx)", to_do):
-        with zipfile.ZipFile(io.BytesIO(content)) as packed:
-            unpacked = sum(each.file_size for each in packed.infolist())
-            if unpacked > MAX_UNPACKED:
-                limit = f"at most {MAX_UNPACKED >> 20:,} MiB"
-                raise broken_file(name, f"it unpacks to {unpacked >> 20:,} MiB", limit, to_do)
-            if damaged := packed.testzip():  # or the member is larger than it says
-                raise broken_file(name, f"its part {damaged} is damaged", "a workbook (.xlsx)", "write it again")
-            parts = _find_sheets(packed)
-            if sheet not in ("", *parts):
-                raise broken_file(
-                    name, f"it has no sheet {sheet}", f"one of {format_names(parts, SHOWN)}", "check --sheet"
-                )
-            selected = sheet or next(iter(parts))
-            xml = packed.read(parts[selected])
-            if (cells := _count_cells(xml)) > MAX_CELLS:
-                found = f"sheet {selected} reaches over {cells:,} cells, empty ones included"
-                to_do = "delete what stands far from the table, or save it as CSV"
-                raise broken_file(name, found, f"at most {MAX_CELLS:,}", to_do)
-            if bare := BARE_FORMULA.search(xml):
-                found = f"cell {bare[1].decode()} of sheet {selected} is a formula without a value"
-                to_do = "open the workbook in a spreadsheet program, which computes the values, and save it there"
-                raise broken_file(name, found, "a stored value for every formula", to_do)
-        table = CalamineWorkbook.from_filelike(io.BytesIO(content)).get_sheet_by_name(selected)
-        first_line = (table.start or (0, 0))[0] + 1
-        num_above = 0 if header in ("", NO_HEADER) else max(0, int(header) - first_line)
-        return first_line + num_above, list(table.to_python())[num_above:]
+    with explain_file_errors(name, A_WORKBOOK, to_do):
+        if content.startswith(OLE):
+            first_line, rows = _read_in_process(content, name, sheet)
+        else:
+            with zipfile.ZipFile(io.BytesIO(content)) as packed:
+                unpacked = sum(each.file_size for each in packed.infolist())
+                if unpacked > MAX_UNPACKED:
+                    limit = f"at most {MAX_UNPACKED >> 20:,} MiB"
+                    raise broken_file(name, f"it unpacks to {unpacked >> 20:,} MiB", limit, to_do)
+                if damaged := packed.testzip():  # or the member is larger than it says
+                    raise broken_file(name, f"its part {damaged} is damaged", A_WORKBOOK, "write it again")
+                if OPEN_DOCUMENT in packed.namelist():
+                    if bare := BARE_FORMULA_OF_ODS.search(packed.read(OPEN_DOCUMENT)):
+                        raise _bare_formula(html.unescape(bare[1].decode()), name)
+                    first_line, rows = _read_in_process(content, name, sheet)
+                else:
+                    first_line, rows = _read_xlsx(content, packed, name, sheet)
+    num_above = 0 if header in ("", NO_HEADER) else max(0, int(header) - first_line)
+    return first_line + num_above, rows[num_above:]
+
+
+def _read_xlsx(content: bytes, packed: zipfile.ZipFile, name: str, sheet: str) -> tuple[int, list[list[Any]]]:
+    from python_calamine import CalamineWorkbook
+
+    parts = _find_sheets(packed)
+    _require_sheet(sheet, [*parts], name)
+    selected = sheet or next(iter(parts))
+    xml = packed.read(parts[selected])
+    if (cells := _count_cells(xml)) > MAX_CELLS:
+        found = f"sheet {selected} reaches over {cells:,} cells, empty ones included"
+        to_do = "delete what stands far from the table, or save it as CSV"
+        raise broken_file(name, found, f"at most {MAX_CELLS:,}", to_do)
+    if bare := BARE_FORMULA.search(xml):
+        raise _bare_formula(f"cell {bare[1].decode()} of sheet {selected}", name)
+    table = CalamineWorkbook.from_filelike(io.BytesIO(content)).get_sheet_by_name(selected)
+    return (table.start or (0, 0))[0] + 1, list(table.to_python())
+
+
+def _read_in_process(content: bytes, name: str, sheet: str) -> tuple[int, list[list[Any]]]:
+    """The number of a sheet's first row and its rows, read by a process whose memory is bounded."""
+    command = [sys.executable, "-P", str(READER), sheet, str(READER_BYTES)]  # -P: not what lies beside it
+    process = subprocess.run(command, input=content, capture_output=True, check=False)
+    if process.returncode:
+        reason = f"it is damaged, needs a password, or takes more than {READER_BYTES >> 20:,} MiB of memory"
+        to_do = "save it as .xlsx without a password, or the sheet as CSV"
+        raise broken_file(name, reason, A_WORKBOOK, to_do)
+    facts, *rows = (json.loads(line, object_hook=_untag_cell) for line in process.stdout.splitlines())
+    _require_sheet(sheet, facts["sheets"], name)
+    return facts["first_row"] + 1, rows
+
+
+def _untag_cell(tagged: dict[str, Any]) -> Any:
+    [(kind, value)] = tagged.items() if len(tagged) == 1 else [("", tagged)]
+    return FROM_TAGS[kind](value) if kind in FROM_TAGS else tagged
+
+
+def _require_sheet(sheet: str, sheets: list[str], name: str) -> None:
+    if sheet not in ("", *sheets):
+        raise broken_file(name, f"it has no sheet {sheet}", f"one of {format_names(sheets, SHOWN)}", "check --sheet")
+
+
+def _bare_formula(place: str, name: str) -> DataError:
+    to_do = "open the workbook in a spreadsheet program, which computes the values, and save it there"
+    return broken_file(name, f"{place} is a formula without a value", "a stored value for every formula", to_do)
 
 
 def _find_sheets(packed: zipfile.ZipFile) -> dict[str, str]:

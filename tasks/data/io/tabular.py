@@ -43,6 +43,8 @@ NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?[iI]nf(inity)?$|^(?i:na
 HEX = r"^0[xX][0-9a-fA-F]{1,15}$"
 LEADING_ZERO = r"^\s*0\d+\s*$"  # as in 01234
 NULL_LINE = re.compile(rb"(?:\A(?:\xef\xbb\xbf)?|\})\s*null\s*(?:\Z|[{n])")  # among JSON lines
+JSON_OBJECTS = "one JSON object a line, or one array of objects"
+JSON_ESCAPE = re.compile(rb"\\.", re.DOTALL)
 JSON_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 KINDS: tuple[tuple[Kind, Callable[[pa.DataType], bool]], ...] = (
     ("null", pa.types.is_null),
@@ -412,13 +414,13 @@ def check_names(names: list[str], file: str, may_be_blank: bool = False) -> None
 
 
 def json_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.RecordBatch]:
-    """The rows of a file of JSON objects, one per line; a column that only some rows have is not in all batches.
+    """The rows of JSON objects, one per line or all in one array; a column that only some have is not in all batches.
 
     Raises:
         DataError: it is not such a file.
     """
     rows = 0
-    for block in read_blocks(stream, name, selection.encoding, _check_json_head):
+    for block in read_blocks(stream, name, selection.encoding, is_json=True):
         _check_json_block(block, name, rows)
         try:
             table = _parse_json(block)
@@ -427,7 +429,7 @@ def json_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.Re
                 table = _parse_json(block, pa.schema([(each.name, pa.string()) for each in dates]))
         except pa.ArrowException as error:
             reason = _find_json_fault(block, rows) or str(error).splitlines()[0]
-            raise broken_file(name, reason, "one JSON object a line, with values of one kind a column") from error
+            raise broken_file(name, reason, f"{JSON_OBJECTS}, with values of one kind a column") from error
         rows += len(table)
         yield from table.to_batches()
 
@@ -471,12 +473,6 @@ def check_text(head: bytes, name: str) -> None:
         )
 
 
-def _check_json_head(head: bytes, name: str) -> None:
-    check_text(head, name)
-    if head.lstrip(BOM + b" \t\r\n").startswith(b"["):
-        raise broken_file(name, "it is one array", "one JSON object a line", "write it as JSON lines")
-
-
 def _check_json_block(block: memoryview, name: str, rows: int) -> None:
     """Refuse input that crashes Arrow's parser with a segmentation fault, or that it does not turn into text."""
     text = bytes(block)
@@ -485,7 +481,7 @@ def _check_json_block(block: memoryview, name: str, rows: int) -> None:
         raise broken_file(name, f"row {line} is not UTF-8", "UTF-8", "save it in UTF-8") from error
     if NULL_LINE.search(text) and (null := NULL_LINE.search(without_strings := JSON_STRING.sub(b"", text))):
         line = rows + without_strings.count(b"\n", 0, without_strings.index(b"null", null.start()))
-        raise broken_file(name, f"row {line} is null", "one JSON object a line")
+        raise broken_file(name, f"row {line} is null", JSON_OBJECTS)
     if text.count(b"{") + text.count(b"[") > text.count(b"\n") + MAX_DEPTH and _depth(block) > MAX_DEPTH:
         raise broken_file(name, f"values are nested more than {MAX_DEPTH} deep", "one value a column")
 
@@ -507,23 +503,22 @@ def find_invalid_utf_8(block: memoryview) -> UnicodeDecodeError | None:
     return None
 
 
-class _Recoder(io.RawIOBase):
-    """Text in another encoding as UTF-8, from the rest of a stream whose ``head`` has been read."""
+class _Translated(io.RawIOBase):
+    """What becomes of the pieces of a text: of its ``head``, and of the rest of a stream."""
 
-    def __init__(self, head: bytes, stream: Any, encoding: str) -> None:
-        self._head, self._stream = head, stream
-        self._decoder = codecs.getincrementaldecoder(encoding)()
+    def __init__(self, head: bytes, stream: Any, translate: Callable[[bytes], bytes]) -> None:
+        self._head, self._stream, self._translate = head, stream, translate
         self._ready = b""
 
     def readinto(self, buffer: Any) -> int:
         """Fill a buffer, or a part of it; 0 bytes are the end.
 
         Raises:
-            UnicodeError: the text is not in this encoding.
+            ValueError: the text cannot be translated.
         """
         while not self._ready:
             content, self._head = self._head or self._stream.read(BUFFER_BYTES), b""
-            self._ready = self._decoder.decode(content, final=not content).encode()
+            self._ready = self._translate(content)
             if not content:
                 break
         count = min(len(buffer), len(self._ready))
@@ -531,12 +526,53 @@ class _Recoder(io.RawIOBase):
         return count
 
 
-def read_blocks(
-    stream: Any, name: str, encoding: str = "", check: Callable[[bytes, str], None] = check_text
-) -> Iterator[memoryview]:
+def _recode(encoding: str) -> Callable[[bytes], bytes]:
+    """A function that turns pieces of text in an encoding, the last of which is empty, into UTF-8."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    return lambda content: decoder.decode(content, final=not content).encode()
+
+
+class _ArrayLines:
+    """Turns the pieces of a JSON array, the last of which is empty, into lines with one of its values each."""
+
+    def __init__(self) -> None:
+        self._depth, self._num_quotes, self._has_ended, self._cut = 0, 0, False, b""
+
+    def __call__(self, content: bytes) -> bytes:
+        """The lines of a piece of text; a backslash at its end waits for the next piece.
+
+        Raises:
+            ValueError: the array does not end, or something comes after it.
+        """
+        if not content and not self._has_ended:
+            raise ValueError("it ends inside its array")
+        content = self._cut + content
+        is_cut = (len(content) - len(content.rstrip(b"\\"))) % 2
+        content, self._cut = content[: len(content) - is_cut], content[len(content) - is_cut :]
+        text = np.frombuffer(JSON_ESCAPE.sub(b"__", content), np.uint8)
+        num_quotes = self._num_quotes + np.cumsum(text == ord('"'))
+        is_outside = num_quotes % 2 == 0
+        is_opening = np.isin(text, [ord("["), ord("{")]) & is_outside
+        is_closing = np.isin(text, [ord("]"), ord("}")]) & is_outside
+        depth = self._depth + np.cumsum(is_opening.astype(np.int64) - is_closing)
+        ends = np.flatnonzero(is_closing & (depth == 0))
+        if content[0 if self._has_ended else ends[0] + 1 if len(ends) else len(content) :].strip():
+            raise ValueError("something comes after its array")
+        lines = np.frombuffer(content, np.uint8).copy()
+        lines[np.isin(text, [ord("\n"), ord("\r")])] = ord(" ")
+        lines[is_opening & (depth == 1)] = ord(" ")
+        lines[((text == ord(",")) & is_outside & (depth == 1)) | (is_closing & (depth == 0))] = ord("\n")
+        if len(text):
+            self._depth, self._num_quotes = int(depth[-1]), int(num_quotes[-1]) % 2
+        self._has_ended |= len(ends) > 0
+        return lines.tobytes()
+
+
+def read_blocks(stream: Any, name: str, encoding: str = "", is_json: bool = False) -> Iterator[memoryview]:
     """Whole rows in UTF-8, a bounded number of bytes at a time; a block is valid until the next one is requested.
 
-    Text without a mark that says otherwise is in the ``encoding``; if it is empty, its bytes are passed on.
+    Text without a mark that says otherwise is in the ``encoding``; if it is empty, its bytes are passed on. The values
+    of a JSON array become lines.
 
     Raises:
         DataError: the file is empty, or no text, or has a row of more than ``MAX_ROW_BYTES``.
@@ -548,7 +584,11 @@ def read_blocks(
     if head.startswith(UTF_16):
         encoding = "utf-16"
     if encoding and not head.startswith(BOM):
-        stream, head, expected = _Recoder(head, stream, encoding), b"", f"text in {encoding}"
+        stream, expected = _Translated(head, stream, _recode(encoding)), f"text in {encoding}"
+        with explain_file_errors(name, expected):
+            head = stream.read(HEAD_BYTES)
+    if is_json and (array := head.removeprefix(BOM)).lstrip().startswith(b"["):
+        stream, head, expected = _Translated(array, stream, _ArrayLines()), b"", JSON_OBJECTS
     filled = len(head)
     buffer[:filled] = head
     while True:
@@ -557,11 +597,11 @@ def read_blocks(
             while filled < len(buffer) and (count := stream.readinto(memoryview(buffer)[filled:])):
                 filled += count
         if is_first:
-            check(bytes(buffer[: min(filled, HEAD_BYTES)]), name)
+            check_text(bytes(buffer[: min(filled, HEAD_BYTES)]), name)
         if buffer.find(b"\0", start, filled) >= 0:
             raise broken_file(name, "it holds NUL bytes", "UTF-8 text")
         is_last = filled < len(buffer)
-        end = filled if is_last else _end_of_rows(buffer)
+        end = filled if is_last else buffer.rfind(b"\n") + 1 if is_json else _end_of_rows(buffer)
         if end > BLANK_BYTES or buffer[:end].strip():
             yield memoryview(buffer)[:end]
         if is_last:

@@ -80,6 +80,36 @@ def test_postgresql_is_read_as_files_are_and_its_password_is_in_no_document(
     assert not any(SERVER.password.encode() in text for text in texts)
 
 
+@needs_postgresql
+def test_postgresql_runs_one_statement_that_reads_and_no_other(
+    postgresql: str, artifacts: Path, tmp_path: Path
+) -> None:
+    for query in (
+        f"{QUERY} -- the newest",
+        f"-- the newest\n/* and\nall */ ({QUERY}) union all ({QUERY} limit 0);",
+        f"WITH old AS ({QUERY}) TABLE old",
+        f"values (1, 2), {', '.join(f'({at}, {at * 2 + at % 3})' for at in range(ROWS - 1))}",
+    ):
+        target = "column2" if query.startswith("values") else "price"
+        assert inspect(postgresql, "--query", query, "--target", target)["rows"] == ROWS
+    mark = tmp_path / "mark"
+    tmp_path.chmod(0o777)  # the server may be another user's
+    program = f"copy (select 1) to program 'touch {mark}'"
+    for query in (
+        program,
+        f"/* /* */ select */ {program}",
+        f"-- \r{program} /*\nselect 1 */",
+        f"{QUERY}; {program}",
+        f"select 1 as price) to program 'touch {mark}' --",
+        "show all",
+        "-- nothing",
+    ):
+        done = typed("inspect", postgresql, "--query", query, "--target", "price")
+        assert_clear(done, 4)
+    assert "select, with, values or table" in done.stderr
+    assert not mark.exists()
+
+
 def test_sqlite_is_read_as_files_are_and_anew_by_every_retrain_whatever_the_order_of_rows(
     artifacts: Path, tmp_path: Path
 ) -> None:

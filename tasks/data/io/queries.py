@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -23,6 +24,9 @@ from tasks.store import artifact_paths, atomic, regular_files
 CONNECT_SECONDS = 10
 KEPT_SECONDS = 7 * 24 * 3600
 FETCHED_ROWS = 2**14  # as Python objects, which take far more memory than Arrow's
+# What PostgreSQL skips before a statement; a carriage return ends a comment, and one with another in it is not matched.
+BEFORE_STATEMENT = r"""(?:[\s(]|--[^\r\n]*(?:[\r\n]|\Z)|/\*(?:(?!/\*|\*/).)*\*/)*"""
+STATEMENT = re.compile(rf"{BEFORE_STATEMENT}(select|with|values|table)\b", re.IGNORECASE | re.DOTALL)
 READS = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 TYPE_NAME = b"ADBC:postgresql:typname"  # a key in a column's metadata
 EXPECTED = "a query that answers with rows and columns"
@@ -81,6 +85,9 @@ def keep_answer(address: str, query: str) -> Path:
 
 
 def _postgresql_batches(address: str, query: str) -> Iterator[pa.RecordBatch]:
+    if not STATEMENT.match(query):  # a read-only transaction lets others through, such as "copy (…) to program '…'"
+        found = f"the query of {address} is not a statement that reads"
+        raise DataError(found, "one that begins with select, with, values or table", "write it as a select")
     try:
         from adbc_driver_postgresql import dbapi  # type: ignore[import-untyped]
     except ImportError as error:
@@ -89,7 +96,8 @@ def _postgresql_batches(address: str, query: str) -> Iterator[pa.RecordBatch]:
     timeout = f"{'&' if '?' in address else '?'}connect_timeout={CONNECT_SECONDS}"
     with dbapi.connect(address + timeout) as connection, connection.cursor() as cursor:
         cursor.execute("SET TRANSACTION READ ONLY")
-        cursor.execute(query)
+        # The driver puts the query into a statement of its own, where a semicolon is an error; a line ends a comment.
+        cursor.execute(query.rstrip("; \t\r\n") + "\n")
         reader = cursor.fetch_record_batch()
         yield from map(_convert_numeric, itertools.chain([without_rows(reader.schema)], reader))
 

@@ -54,7 +54,8 @@ KINDS: dict[str, tuple[list[Any], str, Columns]] = {
     "numbers as levels": (
         every(8, 9, 10, 11), "--category c", {"kind": "category", "levels": ["8", "9", "10", "11"], "num_levels": 4}
     ),
-    "over half occur once": (singles(201), "", {"role": "left out", "kind": "id"}),
+    "over half occur once": (singles(201), "", {"role": "left out", "kind": "text"}),
+    "codes of rows": ([f"AB-{at:05d}" for at in range(ROWS)], "", {"role": "left out", "kind": "id"}),
     "half occur once": (singles(200), "", {"kind": "category"}),
     "ids insisted on": (singles(201), "--category c", {"kind": "category"}),
     "of 150 rows, nine tenths": (singles(136, 150), "", {"role": "left out"}),
@@ -223,6 +224,7 @@ WARNINGS: dict[str, tuple[Columns, str, *tuple[str, ...]]] = {
     "a far mean": (with_y(c=1.7e9 + 3 * X), "offset c"),
     "one number in float32": (with_y(c=1.7e9 + X), "offset c", "one number in float32", "subtract"),
     "tiny numbers": (with_y(c=(3 + X) * 1e-300), "offset c", "0 in float32", "scale it up"),
+    "a total of its parts": ({"x": X, "c": Y, "y": 3 * X - 0.5 * Y + 7}, "perfect-fit", "x, c"),
     "rows at odds": ({"x": N // 2, "y": Y}, "equal-rows"),
     **{
         f"text such as {form.format(1)}": (with_y(c=[form.format(at + 1234) for at in N]), "looks-like c")
@@ -247,6 +249,31 @@ def test_what_is_odd_is_said_and_stops_nothing(case: str, tmp_path: Path) -> Non
     found = inspect(written(tmp_path / "t.parquet", columns))
     assert rule in rules(found, "warning")
     assert all(each in json.dumps(found["findings"], ensure_ascii=False) for each in words)
+
+
+@pytest.mark.parametrize(("value", "is_far"), [(999_999, True), (-400, True), (300, False)])
+def test_a_number_far_beyond_the_training_rows_is_named_with_its_row(value: int, is_far: bool, tmp_path: Path) -> None:
+    part = np.where(N % 5 == 4, "test", "train")
+    path = written(tmp_path / "t.csv", with_y(c=once((N % 31) + 1, 9, value), part=part))
+    warnings = rules(inspect(path, "--split-column", "part"), "warning")
+    assert ("extreme-value c" in warnings) == is_far
+    if is_far:
+        assert warnings["extreme-value c"].startswith(f"c is {value} in row 9 of {path}")
+        assert warnings["extreme-value c"].endswith("the training rows have 1 to 31")
+
+
+def test_rows_in_the_order_of_time_and_of_one_patient_each_get_a_hint(tmp_path: Path) -> None:
+    day = np.datetime64("2020-01-01") + N
+    path = written(
+        tmp_path / "t.csv", with_y(day=day, born=day[RNG.permutation(ROWS)], patient_id=N % 40, rating=N % 10)
+    )
+    found = inspect(path)
+    hints = [each for each in found["findings"] if each["rule"] in ("time-order", "repeated-entity")]
+    assert [each["column"] for each in hints] == ["day", "patient_id"]
+    assert "--time-column day" in hints[0]["action"]
+    assert "--split-by patient_id" in hints[1]["action"]
+    for option in ("--time-column day", "--split-by patient_id"):
+        assert not {"time-order day", "repeated-entity patient_id"} & set(rules(inspect(path, *option.split()), "note"))
 
 
 @pytest.mark.parametrize("suffix", FORMATS)

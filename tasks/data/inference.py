@@ -41,7 +41,8 @@ FORMAT_PATTERNS = {
     ("numbers", "1234.5"): rf"^\(?({CURRENCY})?\s?{NUMBER}([.,][-\x{2013}]+)?\s?({UNIT}|{CURRENCY})?\)?$",
     ("dates", "2024-12-31"): rf"(?i)^({DAY}|\d+[ -]{MONTH}[ -]\d+|{MONTH} \d+,? \d+|{MONTH_OF_YEAR})([ T]\d+:.*)?$",
 }
-InferredKind = tuple[str, *tuple[Finding, ...]]  # number, boolean, category, parts, date, id or unfit; findings
+CODE = r"^\S*\d\S*$"
+InferredKind = tuple[str, *tuple[Finding, ...]]  # number, boolean, category, parts, date, id, text or unfit; findings
 
 
 class Features(NamedTuple):
@@ -196,18 +197,28 @@ def _infer_kind_of_text(table: Table, name: str) -> InferredKind:
             expected,
             f"{CORRECT}, make the column a category with --category {name}, or leave it out with --ignore {name}",
         )
-    is_id = singles > values * (OF_FEW_ROWS if values < FEW_ROWS else SINGLE_LEVELS)
-    kind, outcome = ("id", "left out as an id") if is_id else ("category", "taken as a category")
+    if singles <= values * (OF_FEW_ROWS if values < FEW_ROWS else SINGLE_LEVELS):
+        kind, outcome = "category", "taken as a category"
+    else:
+        kind, outcome = "id" if _are_codes(levels.used_levels) else "text", "left out"
     for (what, form), pattern in FORMAT_PATTERNS.items():  # that most values look like, without its usual form
         matches = pc.match_substring_regex(levels.values, pattern).fill_null(False).to_numpy(zero_copy_only=False)
         if levels.counts[matches].sum() > MOSTLY * values:
             found = f"{name} looks like {what} not written as such: {table.example_of_text(name)}; {outcome}"
             action = f"write {what} as {form}, and nothing where one is missing, or use --category or --ignore {name}"
             return kind, warning("looks-like", name, found, action)
-    if not is_id:
+    if kind == "category":
         return (kind,)
-    found = f"{name} looks like an id: {singles:,} of {pluralize(values, 'row')} hold a value that no other has"
-    return kind, note("id", name, f"{found}; left out", f"--category {name} takes it as a feature all the same")
+    found = (
+        f"{name} {'looks like an id' if kind == 'id' else 'is text'}: {singles:,} of {pluralize(values, 'row')} hold"
+    )
+    found += " a value that no other has; left out"
+    return kind, note(kind, name, found, f"--category {name} takes it as a feature all the same")
+
+
+def _are_codes(values: pa.Array) -> bool:
+    """Whether most of these texts are single words with a digit, as ids are, unlike names, addresses and sentences."""
+    return pc.mean(pc.match_substring_regex(values, CODE)).as_py() > MOSTLY
 
 
 def _compare_kind(table: Table, known: Column, now: str, is_category: bool) -> InferredKind:

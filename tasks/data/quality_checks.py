@@ -1,24 +1,34 @@
 """Checks for oddities in encoded rows: some stop the run, most are only reported."""
 
+import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from tasks.data.io.table_builder import Table
 from tasks.data.recipe import Column
 from tasks.data.report import Finding, note, warning
 from tasks.data.row_hash import RowNumbers
-from tasks.data.statistics import ColumnStats
+from tasks.data.statistics import ColumnStats, to_numbers
 from tasks.data.target import TargetValues
 from tasks.machine.arrays import Array
-from tasks.machine.words import format_number, pluralize
+from tasks.machine.words import format_names, format_number, pluralize
 
 MUCH_MISSING = 0.1
 MANY_RARE = 0.02  # share of the training rows
 OFFSET = 1000  # deviations between 0 and numbers that float32 rounds; from 3000 on ``parity_float64`` refused models
 ALONE = 0.999  # share of the target's variance, or of the rows, that one column must explain alone
 MIN_ROWS = 20  # needed to report this
+FAR = 10  # training ranges beyond the training rows, where a straight line says nothing any more
+EXACT = 1e-9  # share of the target's variance that rounding leaves where the target is a sum of columns
+SUM_ROWS, MOST_SUMMANDS = 2000, 200  # enough to show that a target is no sum; more columns would take seconds
+FEWEST_ENTITIES = 10
+ENTITY = re.compile(  # names of columns that say whose row it is
+    r"((^|[ _.-])(?i:id|uuid|key|nr)|[a-z](Id|ID)|^(?i:account|animal|client|customer|device|donor|household|machine|"
+    r"member|patient|person|player|school|sensor|student|subject|user|vehicle))$"
+)
 FEW_CONFLICTS = 0.02  # share of the rows: every table has some pairs of equal rows, and a few are no reason to warn
 
 
@@ -132,6 +142,80 @@ def _explains_class(values: Array, labels: Array, is_category: bool) -> bool:
     y, values = y[order], values[order]  # values may be infinite: they are compared, not subtracted
     changes = y[1:] != y[:-1]
     return int(changes.sum()) == len(classes) - 1 and bool((values[1:] > values[:-1])[changes].all())
+
+
+def check_sum(
+    columns: Sequence[Column], features: Array, targets: TargetValues, sample: RowNumbers
+) -> Iterator[Finding]:
+    """A target that is a weighted sum of several columns, without any error, as a total of its parts is."""
+    numbers = [at for at, column in enumerate(columns) if column.kind != "category"]
+    rows = sample[:SUM_ROWS]
+    inputs = features[np.ix_(numbers, rows)].T.astype(np.float64)
+    y = targets.values[rows].astype(np.float64)
+    is_whole = np.isfinite(inputs).all(axis=1) & np.isfinite(y)
+    inputs, y = inputs[is_whole], y[is_whole]
+    is_small = 2 <= len(numbers) <= MOST_SUMMANDS
+    if targets.class_names or not is_small or len(y) < len(numbers) + MIN_ROWS:
+        return
+    inputs -= inputs.mean(axis=0)
+    y -= y.mean()
+    deviations = inputs.std(axis=0)
+    deviations[deviations == 0] = 1
+    effects, *_ = np.linalg.lstsq(inputs / deviations, y)
+    residuals = y - inputs / deviations @ effects
+    if 0 < y @ y < np.inf and residuals @ residuals <= EXACT * (y @ y):
+        is_summand = np.abs(effects) > np.sqrt(EXACT) * y.std()
+        summands = [columns[at].name for at, is_part in zip(numbers, is_summand, strict=True) if is_part]
+        if len(summands) > 1:
+            found = f"the target is a weighted sum of {format_names(summands, 6)}, without any error"
+            action = "if they are not known before it is, leave at least one of them out with --ignore"
+            yield warning("perfect-fit", None, found, action)
+
+
+def check_extremes(
+    columns: Sequence[Column], features: Array, is_training: Array, name_row: Callable[[int], str]
+) -> Iterator[Finding]:
+    """Numbers far beyond all training rows in a row that the model is judged by: one can spoil every figure."""
+    others = np.flatnonzero(~is_training)
+    for column, values in zip(columns, features, strict=True):
+        training = values[is_training]
+        training = training[np.isfinite(training)]
+        if column.kind != "number" or column.part or not len(training):
+            continue
+        low, high = float(training.min()), float(training.max())
+        beyond = np.maximum(low - values[others].astype(np.float64), values[others] - high)
+        beyond[~np.isfinite(beyond)] = 0
+        if low < high and len(beyond) and beyond.max() > FAR * (high - low):
+            row = int(others[beyond.argmax()])
+            value = format_number(float(values[row]), 6)
+            found = (
+                f"{column.name} is {value} in {name_row(row)}, which the model is judged by; the training rows have "
+            )
+            found += f"{format_number(low, 6)} to {format_number(high, 6)}"
+            action = f"correct it, or name it with --missing {value} if it stands for a missing value"
+            yield warning("extreme-value", column.name, found, action)
+
+
+def suggest_split(table: Table, columns: Sequence[Column], features: Array) -> Iterator[Finding]:
+    """Rows in the order of time, or several rows of one patient: a random test part would flatter the model."""
+    for name in dict.fromkeys(column.source for column in columns if column.part):
+        times = to_numbers(table.data[name])
+        steps = np.diff(times[~np.isnan(times)])
+        if (
+            len(steps) >= MIN_ROWS
+            and np.count_nonzero(steps) > len(steps) / 2
+            and ((steps >= 0).all() or (steps <= 0).all())
+        ):
+            found = f"rows are in the order of {name}, and the test rows lie among the others"
+            yield note("time-order", name, found, f"if the model is to predict later rows, use --time-column {name}")
+    for column, values in zip(columns, features, strict=True):
+        if column.part or not ENTITY.search(column.name):
+            continue
+        num_values, num_entities = np.count_nonzero(~np.isnan(values)), len(np.unique(values[~np.isnan(values)]))
+        if FEWEST_ENTITIES <= num_entities <= num_values / 2:
+            found = f"{column.name} has {num_entities:,} values in {pluralize(len(values), 'row')}"
+            action = f"if the model is to predict rows of others, use --split-by {column.name}"
+            yield note("repeated-entity", column.name, f"{found}, so that test rows resemble training rows", action)
 
 
 def check_conflicts(num_rows: int, num_ambiguous: int) -> Iterator[Finding]:

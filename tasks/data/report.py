@@ -53,7 +53,7 @@ def make_finding(severity: Severity, rule: str, column: str | None, found: str, 
     ``advice`` is what to do, or what was expected and what to do. Options in it that name the column can be copied.
     """
     *_, expected, action = "", "", *advice
-    for option in ("--ignore", "--category") if column else ():
+    for option in ("--ignore", "--category", "--split-by", "--time-column") if column else ():
         action = action.replace(f"{option} {column}", f"{option} {quote_value(str(column))}")
     return Finding(severity=severity, rule=rule, column=column, found=found, expected=expected, action=action)
 
@@ -91,7 +91,7 @@ class ColumnReport(PersistedRecord):
 
     name: str
     role: Role
-    kind: str  # number, boolean, category, date, id, or what the file calls it
+    kind: str  # number, boolean, category, date, id, text, or what the file calls it
     missing: int = 0  # rows
     minimum: float | None = None  # of numbers, if there are any
     maximum: float | None = None

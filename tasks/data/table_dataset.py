@@ -166,6 +166,12 @@ def _split_rows(
     findings += quality_checks.check_rare_levels(columns, features, split.split_ids == TRAINING)
     findings += quality_checks.check_duplicate_columns(columns, features, sample)
     findings += quality_checks.check_leaks(columns, features, targets, sample)
+    findings += quality_checks.check_sum(columns, features, targets, sample)
+    findings += quality_checks.check_extremes(
+        columns, features, split.split_ids == TRAINING, partial(targets.name_row, table)
+    )
+    if not request.fixed_split and not rule.column:
+        findings += quality_checks.suggest_split(table, columns, features)
     findings += quality_checks.check_conflicts(num_rows, num_ambiguous)
 
     profiles = parallel.map_in_threads(
@@ -249,7 +255,7 @@ def _describe_column(table: Table, name: str, request: Request, features: Featur
         facts |= {"num_levels": len(parts), "levels": parts}
     elif kind == "number" and np.isfinite(limits := table.limits(name)).all():
         facts |= dict(zip(("minimum", "maximum"), limits, strict=True))
-    elif kind in ("category", "text", "boolean"):
+    elif kind in ("category", "text", "boolean") and name not in features.left_out:
         levels = table.levels(name)
         shown = np.argsort(-levels.counts, kind="stable")[: min(levels.num_used, MOST_LEVELS_SHOWN)]
         facts |= {"num_levels": levels.num_used, "levels": tuple(format_values(levels.values.take(shown)))}

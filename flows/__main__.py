@@ -30,8 +30,21 @@ def _is_zen_4() -> bool:
     return False
 
 
+def _require_linux() -> None:
+    """Exit with code 1 on other systems, which have neither /proc nor ``posix_fallocate``."""
+    if sys.platform != "linux":
+        system = {"darwin": "macOS", "win32": "Windows"}.get(sys.platform, sys.platform)
+        lines = (
+            f"gradmill: this is {system}",
+            "expected: Linux",
+            "to do: run it on Linux, in a container or in WSL; the published model.onnx runs on any system",
+        )
+        sys.exit("\n".join(lines))
+
+
 def main() -> None:
     """Run the command line and exit with its code."""
+    _require_linux()
     for variable in ("DO_NOT_TRACK", "ORT_DISABLE_TELEMETRY"):  # for child processes too
         os.environ.setdefault(variable, "1")
     os.environ.setdefault("NUMPY_MADVISE_HUGEPAGE", "0")  # clearing huge pages takes longer than using small ones

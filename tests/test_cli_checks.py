@@ -429,6 +429,13 @@ def test_standard_output_is_one_document(
     assert command.startswith("remove") or all(map(os.path.lexists, strangers))
 
 
+@pytest.mark.parametrize(("platform", "name"), [("darwin", "macOS"), ("win32", "Windows"), ("freebsd15", "freebsd15")])
+def test_another_system_than_linux_is_refused_at_once(platform: str, name: str) -> None:
+    code = f"import sys; sys.platform = {platform!r}; from flows.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, "models"], capture_output=True, text=True, check=False)
+    assert_clear(done, 1, f"this is {name}", "expected: Linux", "container")
+
+
 def test_every_command_is_tried() -> None:
     every = {command.__name__ for commands in PANELS.values() for command in commands}
     assert every == {command.split()[0] for command in COMMANDS}

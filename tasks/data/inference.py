@@ -218,7 +218,8 @@ def _infer_kind_of_text(table: Table, name: str) -> InferredKind:
 
 def _are_codes(values: pa.Array) -> bool:
     """Whether most of these texts are single words with a digit, as ids are, unlike names, addresses and sentences."""
-    return pc.mean(pc.match_substring_regex(values, CODE)).as_py() > MOSTLY
+    share: float = pc.mean(pc.match_substring_regex(values, CODE)).as_py()
+    return share > MOSTLY
 
 
 def _compare_kind(table: Table, known: Column, now: str, is_category: bool) -> InferredKind:

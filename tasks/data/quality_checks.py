@@ -149,13 +149,14 @@ def check_sum(
 ) -> Iterator[Finding]:
     """A target that is a weighted sum of several columns, without any error, as a total of its parts is."""
     numbers = [at for at, column in enumerate(columns) if column.kind != "category"]
+    if targets.class_names or not 2 <= len(numbers) <= MOST_SUMMANDS:
+        return
     rows = sample[:SUM_ROWS]
-    inputs = features[np.ix_(numbers, rows)].T.astype(np.float64)
+    inputs = np.stack([features[at, rows] for at in numbers], axis=1).astype(np.float64)
     y = targets.values[rows].astype(np.float64)
     is_whole = np.isfinite(inputs).all(axis=1) & np.isfinite(y)
     inputs, y = inputs[is_whole], y[is_whole]
-    is_small = 2 <= len(numbers) <= MOST_SUMMANDS
-    if targets.class_names or not is_small or len(y) < len(numbers) + MIN_ROWS:
+    if len(y) < len(numbers) + MIN_ROWS:
         return
     inputs -= inputs.mean(axis=0)
     y -= y.mean()

@@ -55,3 +55,10 @@ def edit(home: Path, name: str, **fields: Any) -> None:
     (deployment,) = [each for each in document["deployments"] if each["name"] == name]
     deployment.update(fields)
     (home / "prefect.yaml").write_text(yaml.safe_dump(document))
+
+
+def keep(home: Path, names: set[str]) -> None:
+    """Leave no other deployments in it."""
+    document = yaml.safe_load((home / "prefect.yaml").read_text())
+    document["deployments"] = [each for each in document["deployments"] if each["name"] in names]
+    (home / "prefect.yaml").write_text(yaml.safe_dump(document))

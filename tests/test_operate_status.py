@@ -59,10 +59,12 @@ def test_status_reads_more_than_the_200_rows_that_a_server_answers_at_once(ui: S
     due = {"flow_id": flow, "tags": ["gradmill"], "state": {"type": "SCHEDULED", "state_details": past}}
     trigger_of_it = {"type": "event", "posture": "Reactive", "expect": ["nothing"], "threshold": 1}
     off = {"enabled": False, "trigger": trigger_of_it, "actions": [{"type": "do-nothing"}]}
-    runs = [post(prefect_api, "flow_runs/", due | {"name": f"many {number}"})["id"] for number in numbers]
-    alerts = [
-        post(prefect_api, "automations/", off | {"name": f"gradmill: notify of {each}"})["id"] for each in numbers
-    ]
+
+    def make(kind: str, document: dict[str, Any]) -> str:
+        return str(ui.api.post(f"/{kind}/", json=document).raise_for_status().json()["id"])
+
+    runs = [make("flow_runs", due | {"name": f"many {number}"}) for number in numbers]
+    alerts = [make("automations", off | {"name": f"gradmill: notify of {number}"}) for number in numbers]
     document = json.loads(typed("status", "--json").stdout)
     for kind, ids in {"flow_runs": runs, "automations": alerts}.items():
         for each in ids:

@@ -31,13 +31,12 @@ from tasks.store import artifact_paths, atomic, model_folder, pointer, publicati
 from tasks.store.history import Cause
 from tasks.store.model_folder import Lineage
 from tasks.store.record_base import FileRef
-from victims import fork
+from victims import KILLS, fork
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("restic") and shutil.which("sqlite3")), reason="restic or sqlite3 is not installed"
 )
 NAME = "houses"
-ROUNDS = 20
 ONCE, NIGHTLY, RESTORE = [block.text for block in blocks(REPOSITORY / "docs" / "backup.md") if block.language == "sh"]
 VERIFY = "gradmill verify --all --artifacts artifacts\n"
 SLOW = ("restic forget", "restic snapshots")  # lines that need not be typed in every round
@@ -165,8 +164,8 @@ def test_nothing_published_before_a_backup_is_lost_with_the_machine_and_nothing_
     rng, first_day = np.random.default_rng(47), tmp_path / "first-day"
     shutil.copytree(machine.home, first_day)
     num_published = 0
-    for number in range(ROUNDS):
-        is_whole = number in (0, ROUNDS - 1)  # with every line of the page
+    for number in range(KILLS):
+        is_whole = number in (0, KILLS - 1)  # with every line of the page
         publisher = fork(publish_without_end, str(artifact_paths.root()))
         eventually(lambda: len(model_folder.list_versions(NAME)) > 1, 60, "the first version is published")
         time.sleep(rng.uniform(0, 1))
@@ -198,7 +197,7 @@ def test_nothing_published_before_a_backup_is_lost_with_the_machine_and_nothing_
             assert (retrained["outcome"], retrained["version"]) == ("published", highest + 1)
         shutil.rmtree(machine.home)
         shutil.copytree(first_day, machine.home)
-    assert num_published > ROUNDS, "they were published beside the backups"
+    assert num_published > KILLS, "they were published beside the backups"
 
 
 @pytest.mark.slow

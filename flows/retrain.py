@@ -39,12 +39,15 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
         run_names.open_run(parameters.name, parameters, NOT_KEPT) as run,
         run_artifacts.retrain_shown(run, parameters),
     ):
+        if parameters.publish and parameters.data.forget_accepted:
+            own_data.forget_accepted(parameters.name, by=run.path.name)
         raw = download(run, parameters.dataset, parameters.data)
         unchanged = own_data.find_by_files(run, asked, raw)
         if unchanged is None:
             task = find_task(parameters.training.model).name
             own_data.require_same_kind(parameters)  # another first run of the name may have finished earlier
-            fixed, champion = own_data.find_fixed(parameters.name), own_data.of_champion(parameters.name)
+            fixed = own_data.find_fixed(parameters.name)
+            champion = own_data.of_champion(parameters.name, parameters.data.forget_accepted)
             validated = validate(run, raw, parameters.data, task, fixed, champion)
             prepared = preprocess(run, validated, parameters.data, parameters.training.seed_number)
             own_data.remember_files(asked, raw, prepared)

@@ -3,6 +3,7 @@
 from tasks.judging import gates
 from tasks.judging.champion import Comparison, compare_with_published
 from tasks.machine.run_messages import Event, print_message
+from tasks.machine.words import format_names
 from tasks.parameters import RetrainParameters
 from tasks.records import ChampionGates, Evaluation, ExportedModel, PreparedDataset, PublishedModel, TrainedModel
 from tasks.stage import live_progress, stage
@@ -52,7 +53,7 @@ def publish(
                 pictures = (trained.picture, *evaluated.pictures, *filter(None, (prepared.sheet,)))
                 own_data.remember(name, parameters.data)  # first, or a kill would leave a version without a source
                 kept = publication.publish(lineage, exported, pictures)
-            pointer.point_to(name, kept, Cause("published", by=run.path.name))
+            pointer.point_to(name, kept, Cause("published", by=run.path.name, reason=_list_accepted(name, prepared)))
     published = PublishedModel(
         outcome="judged", name=name, version=None, model=exported.onnx, gates=comparison.gates, detail=detail
     )
@@ -63,6 +64,13 @@ def publish(
         published = published.model_copy(update=facts)
     _report_outcome(run, published)
     return published
+
+
+def _list_accepted(name: str, prepared: PreparedDataset) -> str:
+    """In words, what the user accepted in these data and not in the champion's."""
+    champion = own_data.of_champion(name)
+    new = [each.in_words for each in prepared.accepted if champion is None or each not in champion.accepted]
+    return f"accepted: {format_names(new, 10)}" if new else ""
 
 
 def _report_outcome(run: RunFolder, published: PublishedModel) -> None:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 
+from candidate import seal
 from command_line import assert_clear, typed
 from documents import ask, column, counts, inspect, load, retrain, rules
 from served_folders import serve
@@ -681,6 +682,43 @@ def test_what_was_accepted_or_ignored_stops_no_later_night_in_that_column(grown:
         assert list(rules(found, "error")) == errors
         assert "turned-missing t" in rules(found, "note")
         assert "z" not in found["split"]["features"]
+
+
+@pytest.mark.slow  # two runs of the flow
+def test_a_difference_is_accepted_in_one_column_by_one_factor_until_it_is_forgotten(
+    kept: Path, prefect_api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(shutil.copytree(kept / "artifacts", tmp_path / "artifacts")))
+    folder = written(tmp_path / "days" / "first.parquet", first_rows()).parent
+
+    def write_days(*factors: float) -> None:
+        for number, factor in enumerate(factors):
+            rows = first_rows(250, seed=20 + number)
+            written(folder / f"day-{number}.parquet", replaced(rows, "size", rows["size"].to_numpy() * factor))
+
+    write_days(1000)
+    version = Path(ask("retrain", "own", "--data", folder, "--accept-data", "--no-predict")["model_path"]).parent
+    size = "size 1000 times what it was"
+    assert [row["accepted"] for row in ask("models", "own")["models"]["own"]] == [[], [size]]
+    assert ask("history", "own")["history"]["own"][-1]["reason"] == f"accepted: {size}"
+    assert f"{size}, until gradmill retrain own --forget-accepted" in " ".join(typed("models", "own").stdout.split())
+    for factors, is_error in (((1000,), False), ((10,), True), ((1e-3,), True), ((1e6,), True), ((1000, 10), True)):
+        write_days(1000, *factors)
+        errors = rules(inspect(folder, "--name", "own", code=4 * is_error), "error")
+        assert [*errors] == ["other-scale size"] * is_error, factors
+        assert not is_error or f"size is {factors[-1]:g} times" in errors["other-scale size"]
+        (folder / "day-2.parquet").unlink(missing_ok=True)
+    write_days(1000, 10)
+    manifest = load(version / "manifest.json")
+    del manifest["dataset"]["accepted"][0]["medians"]
+    seal(version, manifest)  # as earlier releases wrote it
+    assert not rules(inspect(folder, "--name", "own"), "error")
+    assert ask("models", "own")["models"]["own"][-1]["accepted"] == ["size in any unit"]
+    assert rules(inspect(folder, "--name", "own", "--forget-accepted", code=4), "error")
+    ask("retrain", "own", "--data", folder, "--forget-accepted", code=4)
+    assert ask("history", "own")["history"]["own"][-1]["what"] == "forgot accepted"
+    assert rules(inspect(folder, "--name", "own", code=4), "error")
+    assert ask("models", "own")["models"]["own"][-1]["accepted"] == []
 
 
 def test_new_levels_follow_the_old_ones_whose_codes_stay(grown: GrownTable) -> None:

@@ -59,7 +59,7 @@ def _examine(parameters: InspectParameters, folder: Path) -> "Examination":
     kept, name = None, parameters.name or Path(addresses.split_source(parameters.source)[0]).stem
     if parameters.name and (kept := own_data.find_fixed(parameters.name)) and parameters.target is None:
         parameters = parameters.model_copy(update={"target": kept.target})
-    champion = own_data.of_champion(parameters.name)
+    champion = own_data.of_champion(parameters.name, parameters.forget_accepted)
     if (kept or parameters).target is None and (kept or image_dataset.is_images(parameters.source)):
         if kept is None and (found := parameters.list_given(Use.TABLES)):
             raise UsageError(f"{found} and images", "options of images", "leave them out, or name a table")

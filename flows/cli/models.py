@@ -19,7 +19,7 @@ from flows.cli.errors import Answer, as_gradmill_error, report_faults
 from flows.cli.options import ModelArgument, OnlyModel, Version, add_artifacts
 from tasks.errors import DataError, EnvironmentProblem, GradmillError, UsageError, without_credentials
 from tasks.machine.run_messages import Event
-from tasks.machine.words import format_number, format_setting, pluralize, suggest_spelling
+from tasks.machine.words import format_names, format_number, format_setting, pluralize, suggest_spelling
 from tasks.parameters import is_name
 from tasks.records import GateVerdict
 from tasks.serving.task import TASKS
@@ -110,6 +110,9 @@ def _draw_versions(listing: dict[str, list[dict[str, Any]]]) -> Page:
         for row in rows:
             if row["frozen"]:
                 notes.append(f"f frozen: no retrain changes it until gradmill unfreeze {name}")
+            if row["champion"] and row["accepted"]:
+                accepted = format_names(row["accepted"], 10)
+                notes.append(f"accepted in its data: {accepted}, until gradmill retrain {name} --forget-accepted")
             marks = " *" * row["champion"] + " f" * row["frozen"] + " h" * row["held"]
             figures = format_test_figures(row["test_accuracy"], row["test_loss"])
             parity, size = format_number(row["parity"], 2), f"{row['bytes'] / 1024:.1f}"

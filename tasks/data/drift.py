@@ -5,7 +5,7 @@ the others. So a day in other units is found on the second night as well as on t
 days arrive at once.
 """
 
-import math
+import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
@@ -14,7 +14,7 @@ import numpy as np
 from tasks.data import statistics
 from tasks.data.io.table_builder import Table
 from tasks.data.own_rows import OwnRows, TableRows
-from tasks.data.report import AcceptedFinding, ColumnProfile, Finding, error, warning
+from tasks.data.report import ColumnProfile, Finding, error, power_between, warning
 from tasks.data.row_hash import RowNumbers, find_new_rows, sample_rows
 from tasks.data.split import TEST, TRAINING
 from tasks.machine import parallel
@@ -65,23 +65,22 @@ def compare_rows(table: Table, rows: TableRows, window: str, champion: ChampionD
     if len(new) >= drift.FEWEST_ROWS:
         which, watched = "the new rows", new[sample_rows(rows.digests[new])]
 
-    def compare_column(column: tuple[ColumnProfile, ColumnProfile, Array]) -> Finding | None:
+    def compare_column(column: tuple[ColumnProfile, ColumnProfile, Array]) -> list[Finding]:
         before, now, values = column
         before = before.model_copy(update={"name": now.part_of or now.name})
         share = min(1.0, before.missing / champion.num_rows)
         if broken := [found for group in groups if (found := _find_broken(before, values, group, share))]:
-            more = f"; so in {pluralize(len(broken) - 1, 'more file')}" if len(broken) > 1 else ""
-            return broken[0].model_copy(update={"found": broken[0].found + more})
+            return _combine_files(broken)
         if now.part_of or len(watched) < drift.FEWEST_ROWS or not sum(before.counts):
-            return None
+            return []
         index = drift.stability_index(before.counts, statistics.count_bins(before, values[watched]))
         # Within one day's file, the day is constant.
         if index <= MAX_DRIFT or all(_is_constant(values[sampled]) for _, sampled, _ in groups):
-            return None
+            return []
         text = f"{before.name} has drifted: the stability index of {which} against the champion's is {index:.2g}"
-        return warning("drift", before.name, f"{text}, above {MAX_DRIFT:g}")
+        return [warning("drift", before.name, f"{text}, above {MAX_DRIFT:g}")]
 
-    yield from filter(None, parallel.map_in_threads(compare_column, both))
+    yield from itertools.chain.from_iterable(parallel.map_in_threads(compare_column, both))
 
 
 def _group_by_file(table: Table, rows: TableRows, new: RowNumbers) -> Iterator[Group]:
@@ -124,12 +123,26 @@ def _find_broken(before: ColumnProfile, values: Array, group: Group, share: floa
     now, then = statistics.median_magnitude(values[sampled]), before.magnitude
     if not now or not then or _is_constant(values[sampled]):
         return None
-    power = round(math.log10(now / then))
-    if not power or abs(now / then / 10.0**power - 1) > TOLERANCE:
+    factor = power_between(then, now)
+    if factor == 1 or abs(now / then / factor - 1) > TOLERANCE:
         return None
     medians = f"its median magnitude is {format_number(now)} in {place}, and was {format_number(then)}"
-    found = f"{before.name} is {10.0**power:g} times what it was: {medians}"
-    return error("other-scale", before.name, found, "the unit of the champion's data", MEND)
+    found = f"{before.name} is {factor:g} times what it was: {medians}"
+    finding = error("other-scale", before.name, found, "the unit of the champion's data", MEND)
+    return finding.model_copy(update={"medians": (then, now)})
+
+
+def _combine_files(findings: list[Finding]) -> list[Finding]:
+    """The findings in the files of one column, each kind and unit once."""
+    kinds = dict[tuple[str, float], list[Finding]]()
+    for each in findings:
+        factor = power_between(*each.medians) if each.medians else 0.0
+        kinds.setdefault((each.rule, factor), []).append(each)
+    combined = list[Finding]()
+    for first, *others in kinds.values():
+        more = f"; so in {pluralize(len(others), 'more file')}" if others else ""
+        combined.append(first.model_copy(update={"found": first.found + more}))
+    return combined
 
 
 def _is_constant(values: Array) -> bool:
@@ -137,10 +150,10 @@ def _is_constant(values: Array) -> bool:
 
 
 def accept_findings(findings: Iterable[Finding], champion: ChampionData, accept: bool) -> Iterator[Finding]:
-    """The findings; those that the user accepts now, or accepted before in the same column, stop nothing."""
+    """The findings; those that the user accepts now, or has accepted before, stop nothing."""
     for each in findings:
-        is_known = AcceptedFinding(rule=each.rule, column=each.column) in champion.accepted
-        if each.is_error and (accept or (each.column and is_known)):
+        is_known = any(earlier.covers(each) for earlier in champion.accepted)
+        if each.is_error and (accept or is_known):
             severity, word = ("note", "accepted before") if is_known else ("warning", "accepted")
             facts = {"found": f"{each.found}; {word}", "expected": "", "action": "", "accepted": True}
             each = each.model_copy(update=facts | {"severity": severity})

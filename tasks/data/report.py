@@ -1,11 +1,12 @@
 """What validation reports about data: a document for programs, a page for people, and the error that stops the run."""
 
+import math
 import re
 from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from tasks.data.recipe import SplitRule, unless_empty
 from tasks.errors import DataError
@@ -21,6 +22,7 @@ OF_CHAMPION = frozenset(
 )  # rules that compare data with earlier data
 Severity = Literal["error", "warning", "note"]
 Role = Literal["feature", "target", "split", "left out"]
+Medians = tuple[PositiveFloat, PositiveFloat]
 MOST_LEVELS_SHOWN = 12
 
 
@@ -34,6 +36,7 @@ class Finding(PersistedRecord):
     expected: str = ""
     action: str = ""
     accepted: bool = False  # it would have been an error, and the user let it through
+    medians: Medians | None = unless_empty(None)  # magnitudes of numbers in another unit, before and now
 
     @property
     def is_error(self) -> bool:
@@ -64,10 +67,32 @@ note = partial(make_finding, "note")  # something that was done or may be useful
 
 
 class AcceptedFinding(PersistedRecord):
-    """What validation found and the user let through: in the same column it stops no later night."""
+    """What validation found and the user let through: the same finding in the same column stops no later night."""
 
     rule: str
     column: str | None = None
+    medians: Medians | None = unless_empty(None)  # as in the finding; an older release did not keep them
+
+    @property
+    def in_words(self) -> str:
+        """The column, and in what it differs from earlier data."""
+        changes = {
+            "other-scale": f"{power_between(*self.medians):g} times what it was" if self.medians else "in any unit",
+            "turned-missing": "without values",
+            "turned-constant": "with a single value",
+        }
+        return f"{self.column} {changes.get(self.rule, self.rule)}" if self.column else self.rule
+
+    def covers(self, finding: Finding) -> bool:
+        """Whether a finding is this one again: of numbers, whether they are in the unit that was accepted."""
+        if finding.column is None or (finding.rule, finding.column) != (self.rule, self.column):
+            return False
+        return not (self.medians and finding.medians) or power_between(self.medians[1], finding.medians[1]) == 1
+
+
+def power_between(before: float, after: float) -> float:
+    """The power of ten by which one magnitude is nearly another."""
+    return float(10.0 ** round(math.log10(after) - math.log10(before)))
 
 
 class ColumnProfile(PersistedRecord):
@@ -163,8 +188,12 @@ class DataReport(Document):
 
     @property
     def accepted_findings(self) -> tuple[AcceptedFinding, ...]:
-        """What the user accepted."""
-        return tuple(AcceptedFinding(rule=each.rule, column=each.column) for each in self.findings if each.accepted)
+        """What the user accepted for the first time."""
+        return tuple(
+            AcceptedFinding(rule=each.rule, column=each.column, medians=each.medians)
+            for each in self.findings
+            if each.accepted and each.severity != "note"
+        )
 
     def without_places(self, source: str) -> "DataReport":
         """The report without where own data lie, which no version records: files go by name alone, save in errors."""

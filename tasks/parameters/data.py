@@ -152,7 +152,10 @@ class OwnData(ParameterModel):
     )
     min_new_rows: int = declare_field(0, "Wait until this many rows are new to the champion; kept with the name.", ge=0)
     new_recipe: bool = declare_field(False, "Choose the split rule and its share anew.")
-    accept_data: bool = declare_field(False, "Accept data that differ from the champion's, this once.")
+    accept_data: bool = declare_field(
+        False, "Accept how the data differ from the champion's now; the same differences stop no later run."
+    )
+    forget_accepted: bool = declare_field(False, "Let differences that were accepted before stop runs again.")
 
     @property
     def use(self) -> Use:

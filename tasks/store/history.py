@@ -22,7 +22,7 @@ from tasks.store.documents import Document
 from tasks.store.model_folder import ChampionPointer, Moment, Number
 from tasks.store.record_base import Sha256
 
-What = Literal["published", "promoted", "rolled back", "frozen", "unfrozen", "pruned"]
+What = Literal["published", "promoted", "rolled back", "frozen", "unfrozen", "pruned", "forgot accepted"]
 INTERRUPTED = "interrupted"  # marks a line that corrects the one before it
 MOST_CHARACTERS = 500  # of a reason
 ACTION = "restore it from a backup or a mirror, or move it away: then another is begun"
@@ -163,6 +163,11 @@ def list_held_versions(name: str) -> dict[int, Sha256 | None]:
             held |= dict.fromkeys(change.versions, change.held_sha256) if change.what == "rolled back" else {}
             held.pop(change.champion or 0, None)
     return held
+
+
+def is_forgotten(changes: Iterable[Change], number: int) -> bool:
+    """Whether what was accepted in the data of version ``number`` has been forgotten since."""
+    return any(change.what == "forgot accepted" and max(change.versions) >= number for change in changes)
 
 
 def highest_number(name: str, noted: Iterable[Change]) -> int:

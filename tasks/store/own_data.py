@@ -19,15 +19,26 @@ from tasks.parameters.data import NO_WINDOW
 from tasks.parameters.form import WORDS
 from tasks.parameters.training import BOOK_DATASETS, SEARCHED, Training, list_defaults
 from tasks.records import ChampionData, PreparedDataset, PublishedModel, RawDataset
-from tasks.store import artifact_paths, locks, model_folder, pointer, tuning_result, verification, verified_files
+from tasks.store import (
+    artifact_paths,
+    history,
+    locks,
+    model_folder,
+    pointer,
+    tuning_result,
+    verification,
+    verified_files,
+)
 from tasks.store.artifact_paths import ONNX
 from tasks.store.documents import RootDocument
+from tasks.store.history import Cause
 from tasks.store.model_folder import Manifest
 from tasks.store.record_base import FileRef, Sha256
 from tasks.store.run_folder import RunFolder
 
 # Parameters that no document keeps: paths, one-time options, and what the recipe says.
-NOT_KEPT: dict[str, Any] = {"data": {"source", "new_recipe", "accept_data", "decimal", "header", "names", "encoding"}}
+ONCE = {"new_recipe", "accept_data", "forget_accepted"}
+NOT_KEPT: dict[str, Any] = {"data": {"source", "decimal", "header", "names", "encoding", *ONCE}}
 NAME_SOURCE = "name the data with --data"
 KINDS = WORDS | {Use.TABLES: "your own data"}
 # Options that do not change the model: where it is trained, where the data are, how long to wait for more, one-time
@@ -92,13 +103,28 @@ def find_fixed(name: str) -> Any:
     return kept and find_schema(kept.dataset, kept.recipe)
 
 
-def of_champion(name: str) -> ChampionData | None:
-    """The own data that the champion of a name was made of; None before the first, and for the book's data."""
+def of_champion(name: str, forget_accepted: bool = False) -> ChampionData | None:
+    """The own data that the champion of a name was made of; None before the first, and for the book's data.
+
+    With ``forget_accepted``, no finding counts as accepted.
+    """
     pointer = model_folder.find_champion(name) if is_name(name) else None
     if pointer is None:
         return None
     kept = model_folder.find_manifest(name, pointer.version)
-    return ChampionData.from_splits(kept.dataset, kept.parameters.model_dump(mode="json")["data"]["window"])
+    data = ChampionData.from_splits(kept.dataset, kept.parameters.model_dump(mode="json")["data"]["window"])
+    if data and (forget_accepted or history.is_forgotten(history.list_changes(name), pointer.version)):
+        return data.model_copy(update={"accepted": ()})
+    return data
+
+
+def forget_accepted(name: str, by: str) -> None:
+    """Record in the history that whatever was accepted in the data of the versions so far stops runs again."""
+    if model_folder.list_versions(name):
+        with locks.hold_model(name):
+            cause = Cause("forgot accepted", by=by)
+            history.append_change(name, cause, model_folder.list_versions(name)[-1:], model_folder.read_pointer(name))
+        print_message(f"whatever was accepted in the data of {name} stops runs again")
 
 
 def repeat_parameters(name: str, given: dict[str, Any], with_found: bool = False) -> dict[str, Any]:

@@ -137,6 +137,11 @@ class NameState:
                 "implementation": manifest.parameters.training.implementation,
                 "model_sha256": manifest.files[ONNX],
                 "path": str(artifact_paths.version(self.name, number) / ONNX),
+                "accepted": [
+                    finding.in_words
+                    for finding in manifest.dataset.accepted
+                    if finding.column and not history.is_forgotten(self.changes, number)
+                ],
             }
             for number, model_bytes, _, manifest in self.versions
         ]

@@ -23,6 +23,7 @@ class RawDataset(Record):
     files: dict[str, FileRef]
     paths: tuple[str, ...] = Field((), exclude=True)  # of own tables; may be thousands
     look: str = ""  # of own files: a digest of path, size, time and samples of each, constant while they are untouched
+    is_always_read: bool = False  # nothing says whether they have changed, and ``look`` is never the same
 
 
 class Splits(PersistedRecord):

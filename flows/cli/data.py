@@ -54,7 +54,7 @@ def inspect(given: Annotated[Given, InspectParameters]) -> Answer:
 
 def _examine(parameters: InspectParameters, folder: Path) -> "Examination":
     from tasks.data import image_dataset
-    from tasks.data.table_dataset import examine_table, read_table
+    from tasks.data.table_dataset import examine_table, find_files, read_table
 
     kept, name = None, parameters.name or Path(addresses.split_source(parameters.source)[0]).stem
     if parameters.name and (kept := own_data.find_fixed(parameters.name)) and parameters.target is None:
@@ -66,7 +66,8 @@ def _examine(parameters: InspectParameters, folder: Path) -> "Examination":
         return image_dataset.inspect_images(
             image_dataset.find_images(parameters.source), name, parameters, kept, folder, champion
         )
-    files, request = find_table(parameters.source), Request(parameters, kept)
+    request = Request(parameters, kept)
+    files = find_files(parameters.source, request, folder)
 
     def examine(task: TaskName | None, scratch: Path) -> "Examination":
         return examine_table(read_table(files, request, task, scratch), name, request, task, scratch, champion)

@@ -37,7 +37,6 @@ from tasks.machine import parallel, resources
 from tasks.machine.arrays import Array
 from tasks.machine.words import pluralize
 from tasks.parameters import Data
-from tasks.parameters.addresses import is_database
 from tasks.records import ChampionData, PreparedDataset, RawDataset
 from tasks.serving.task import TASKS, TaskName
 from tasks.store import artifact_paths, folders, locks
@@ -215,7 +214,7 @@ class OwnDataset(ABC):
         with scratch_folder(self.name) as scratch:
             found, schema, rows = self.examine(data, task, previous, champion, scratch)
             report = found.without_places(raw.source)
-            if not is_database(self.source) and self.fetch().look != raw.look:
+            if not raw.is_always_read and self.fetch().look != raw.look:
                 raise DataError(f"{self.source} has changed while it was read", "files that stay", "run it again")
             prepared, sheet = None, rows.draw_sheet() if rows else None
             if schema and rows:

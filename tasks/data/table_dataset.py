@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from tasks.data import drift, quality_checks, row_hash, statistics
 from tasks.data.inference import Features, infer_features, value_kind
 from tasks.data.io import date_parts
+from tasks.data.io.batches import keep_copies
 from tasks.data.io.discovery import DataFiles, find_table
 from tasks.data.io.table_builder import Table, build_table
 from tasks.data.io.tabular import Selection
@@ -57,14 +58,24 @@ def make_selection(request: Request, task: TaskName | None) -> Selection:
     )
 
 
+def find_files(source: str, request: Request, scratch: Path) -> DataFiles:
+    """The files of a source; what is not on this machine and will be read several times is copied to ``scratch``.
+
+    Raises:
+        UsageError: the options make no sense.
+        DataError: nothing is there, or a host does not answer.
+    """
+    request.require_sound()
+    files = find_table(source)
+    return files if request.previous else keep_copies(files, scratch)
+
+
 def read_table(files: DataFiles, request: Request, task: TaskName | None, scratch: Path) -> Table:
     """All rows; if features are named, no other columns are read.
 
     Raises:
-        UsageError: the options make no sense.
         DataError: no row can be read.
     """
-    request.require_sound()
     selection = make_selection(request, task)
     if features := request.options.features:
         names = request.target, request.split.column, *features, *request.taken
@@ -269,12 +280,19 @@ class TableDataset(OwnDataset):
         """Where the files are and how they look; nothing is copied."""
         files = find_table(self.source)
         paths = tuple(each.path for each in files.files)
-        return RawDataset(name=self.name, source=files.source, files={}, paths=paths, look=files.digest)
+        return RawDataset(
+            name=self.name,
+            source=files.source,
+            files={},
+            paths=paths,
+            look=files.digest,
+            is_always_read=files.is_always_read,
+        )
 
     def examine(
         self, data: Data, task: TaskName, previous: Any, champion: ChampionData | None, scratch: Path
     ) -> Examination:
         """Read all rows, and determine the role of each column, the split of each row, and what is wrong."""
         request = Request(data, previous)
-        table = read_table(find_table(self.source), request, task, scratch)
+        table = read_table(find_files(self.source, request, scratch), request, task, scratch)
         return examine_table(table, self.name, request, task, scratch, champion)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ import pyarrow as pa
 
 from tasks.data.io import tabular
 from tasks.data.io.csv import csv_batches
-from tasks.data.io.discovery import JSON_SUFFIXES, DataFile, broken_file
+from tasks.data.io.discovery import JSON_SUFFIXES, DataFile, DataFiles, broken_file
 from tasks.data.io.excel import excel_batches
 from tasks.data.io.headers import HEADERLESS, headerless_error
 from tasks.data.io.queries import query_batches
@@ -47,6 +48,25 @@ def is_csv(file: DataFile) -> bool:
     return file.suffix not in READERS and not is_database(file.path)
 
 
+def keep_copies(files: DataFiles, folder: Path) -> DataFiles:
+    """The files, with copies in a folder of those of other hosts and of answers to queries, which are read once.
+
+    Raises:
+        DataError: a host or a database does not answer.
+    """
+
+    def keep_copy(number: int, file: DataFile) -> DataFile:
+        path = folder / f"source-{number}"
+        if not is_database(file.path):
+            return file.download(path) if file.is_remote else file
+        with pa.OSFile(str(path), "wb") as sink:
+            for batch in query_batches(file.path, file.selected):
+                tabular.write_batch(sink, batch)
+        return file._replace(copy=str(path))
+
+    return files._replace(files=tuple(keep_copy(number, file) for number, file in enumerate(files.files)))
+
+
 def table_batches(file: DataFile, selection: Selection, bad_rows: BadRows = "raise") -> Iterator[pa.RecordBatch]:
     """The rows of a table's file in order, each of its columns typed as in the file.
 
@@ -59,7 +79,8 @@ def table_batches(file: DataFile, selection: Selection, bad_rows: BadRows = "rai
     """
     with nullcontext() if is_database(file.path) else file.open() as stream:
         if is_database(file.path):
-            batches = query_batches(file.path, file.selected)
+            answer = tabular.map_batches(Path(file.copy)) if file.copy else None
+            batches = answer or query_batches(file.path, file.selected)
         elif file.suffix in READERS:
             batches = READERS[file.suffix](stream, file.path, selection._replace(sheet=file.selected))
         elif file.suffix in OTHER_FORMATS:

@@ -45,6 +45,7 @@ WORDS = {
 }
 LeftOut = defaultdict[str, list[str]]  # the names of files that were left out, by reason
 Patterns = set[tuple[str, ...]]  # what is still to be matched, one entry per level; empty: everything below a match
+ALWAYS_READ = "always read "  # begins what replaces a digest where nothing is known of the state, and is never equal
 UNREADABLE = "unreadable"  # replaces a digest; the reason is found when the file is read
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 CONNECT_SECONDS, READ_SECONDS = 10.0, 20.0  # in which a host must answer, and go on
@@ -61,6 +62,7 @@ class DataFile(NamedTuple):
     fingerprint: Fingerprint
     partition: dict[str, str | None] = {}  # noqa: RUF012  (never written to)
     selected: str = ""  # a workbook's sheet (empty: the first), or a database's query
+    copy: str = ""  # a file with what was read from a host or a database
 
     @property
     def path(self) -> str:
@@ -76,6 +78,11 @@ class DataFile(NamedTuple):
     def is_remote(self) -> bool:
         """Whether the file is at a URL."""
         return "://" in self.path
+
+    @property
+    def is_always_read(self) -> bool:
+        """Whether nothing says if it has changed since it was last read."""
+        return self.fingerprint.digest.startswith(ALWAYS_READ)
 
     @property
     def name(self) -> str:
@@ -97,18 +104,16 @@ class DataFile(NamedTuple):
         import pyarrow as pa
 
         with ExitStack() as stack:
-            if self.is_remote:
-                with _explain_url_errors(self.path):  # from the first byte to the last: not every host sends parts
-                    files, path = _file_system(self.path)
-                    raw = stack.enter_context(files.open(path, "rb"))
+            if self.is_remote and not self.copy:
+                raw = stack.enter_context(self._open_remote())
             else:
-                raw = stack.enter_context(regular_files.open_regular(Path(self.path)))
-                if not os.fstat(raw.fileno()).st_size:  # as in /proc, where some files never end either
+                raw = stack.enter_context(regular_files.open_regular(Path(self.copy or self.path)))
+                if not (self.copy or os.fstat(raw.fileno()).st_size):  # as in /proc, where some files never end either
                     raise empty_file(Path(self.path))
             is_large_batch = self.suffix != ".parquet" and self.fingerprint.bytes > MAX_BUFFERED
             if self.name.endswith(GZIP):
                 yield pa.CompressedInputStream(raw, "gzip")
-            elif self.suffix in TYPED_SUFFIXES and (self.is_remote or is_large_batch):
+            elif self.suffix in TYPED_SUFFIXES and ((self.is_remote and not self.copy) or is_large_batch):
                 # many servers serve no ranges, and others may truncate a file
                 copy = stack.enter_context(tempfile.TemporaryFile())
                 shutil.copyfileobj(raw, copy)
@@ -116,6 +121,23 @@ class DataFile(NamedTuple):
                 yield stack.enter_context(pa.memory_map(f"/proc/self/fd/{copy.fileno()}"))
             else:
                 yield raw
+
+    @contextmanager
+    def _open_remote(self) -> Iterator[Any]:
+        with _explain_url_errors(self.path):  # from the first byte to the last: not every host sends parts
+            files, path = _file_system(self.path)
+            with files.open(path, "rb") as raw:
+                yield raw
+
+    def download(self, path: Path) -> Self:
+        """The file with a copy at a path.
+
+        Raises:
+            DataError: its host does not answer.
+        """
+        with self._open_remote() as raw, path.open("wb") as copy:
+            shutil.copyfileobj(raw, copy)
+        return self._replace(copy=str(path))
 
 
 class DataFiles(NamedTuple):
@@ -125,9 +147,14 @@ class DataFiles(NamedTuple):
     files: tuple[DataFile, ...]
 
     @property
+    def is_always_read(self) -> bool:
+        """Whether nothing says if a file has changed since it was last read."""
+        return any(file.is_always_read for file in self.files)
+
+    @property
     def digest(self) -> str:
         """A digest that changes if a file appears to be modified, appears or disappears."""
-        files = [file if file.selected else file[:2] for file in self.files]  # as it was before selections existed
+        files = [file[:3] if file.selected else file[:2] for file in self.files]
         return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
     def by_content(self) -> Self:
@@ -164,7 +191,7 @@ def find_table(source: str) -> DataFiles:
     try:
         if not is_url(source):
             refuse_partial(local_path(split_source(source)[0]))
-        found = find_data(source, is_table, (*TABLE_SUFFIXES, GZIP), unreadable=UNREADABLE)
+        found = find_data(source, is_table, (*TABLE_SUFFIXES, GZIP), unreadable=UNREADABLE, has_identity=False)
     except UsageError as error:
         if is_url(source):
             raise
@@ -195,10 +222,12 @@ def find_data(
     output: Path | None = None,
     full_digest: bool = False,
     unreadable: str = "",
+    has_identity: bool = True,
 ) -> DataFiles:
     """The files of a path, a folder, a glob or a URL, sorted by name; in a folder, only those that are ``is_data``.
 
     If ``unreadable`` is given, it replaces the digests of files that cannot be read, which is then no error yet.
+    ``has_identity``: a remote file whose host says nothing about its state is read whole, for a digest of its content.
 
     Raises:
         UsageError: nothing is there, all of it lies in ``output``, or a URL has credentials in it.
@@ -207,9 +236,9 @@ def find_data(
     given, (source, query) = source, split_source(source)
     if is_database(source):  # the state of its answer is not known: it is always read
         require_no_credentials(source)
-        return DataFiles(given, (DataFile(Fingerprint(source, 0, 0, uuid.uuid4().hex), selected=query),))
+        return DataFiles(given, (DataFile(Fingerprint(source, 0, 0, _never_equal()), selected=query),))
     if is_url(source):
-        prints = _list_remote(source, is_data)
+        prints = _list_remote(source, is_data, has_identity)
         if not prints:
             raise _nothing_readable(source, suffixes, "see the URL")
     else:
@@ -413,7 +442,7 @@ def _whether_ours(base: Path, output: Path | None) -> Callable[[Path], bool]:
 # At a URL
 
 
-def _list_remote(url: str, is_data: Callable[[Path], bool]) -> list[Fingerprint]:
+def _list_remote(url: str, is_data: Callable[[Path], bool], has_identity: bool) -> list[Fingerprint]:
     """The files that a URL names, or the data files in a folder that it names, sorted.
 
     Raises:
@@ -427,7 +456,7 @@ def _list_remote(url: str, is_data: Callable[[Path], bool]) -> list[Fingerprint]
             paths = [each for each in sorted(files.find(path)) if is_data(Path(each))]
         else:
             paths = sorted(files.glob(path)) if any(sign in path for sign in "*[") else [path]
-        return [_fingerprint(files, each) for each in paths]
+        return [_fingerprint(files, each, has_identity) for each in paths]
 
 
 def _is_web(url: str) -> bool:
@@ -447,15 +476,21 @@ def _file_system(url: str) -> tuple[Any, str]:
     return files, path
 
 
-def _fingerprint(files: Any, path: str) -> Fingerprint:
+def _fingerprint(files: Any, path: str, has_identity: bool) -> Fingerprint:
     """A fingerprint from what the host says about the file's state, or from all its bytes if it says nothing."""
     facts = files.info(path)
     if state := {name: str(facts[name]) for name in STATES if facts.get(name)}:
-        digest = hashlib.sha256(json.dumps(state).encode())
-    else:
+        digest = hashlib.sha256(json.dumps(state).encode()).hexdigest()
+    elif has_identity:
         with files.open(path, "rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256")
-    return Fingerprint(files.unstrip_protocol(path), int(facts["size"] or 0), 0, digest.hexdigest())
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    else:
+        digest = _never_equal()
+    return Fingerprint(files.unstrip_protocol(path), int(facts["size"] or 0), 0, digest)
+
+
+def _never_equal() -> str:
+    return f"{ALWAYS_READ}{uuid.uuid4().hex}"
 
 
 @contextmanager

@@ -28,6 +28,7 @@ HEX = re.compile(r"0[xX][0-9a-fA-F]{1,15}")
 TRUTH = {"false": 0.0, "true": 1.0}  # in any case
 SPACE = "[ \u00a0\u2007\u2009\u202f]?"  # before a sign that follows a number, or between thousands
 NUMBER_FORM = re.compile(r"(\D*)1([.,' ])234([.,])5(\D*)")  # such as $1,234.5
+EXCEL_ERRORS = ("#N/A", "#DIV/0!", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!")
 WHOLE_FORM = "1234"  # of whole numbers about whose decimal point or comma nothing is known
 MINUS = "\u2212"  # as typographers write it
 SIGNS = {"": "", "+": "", "-": "-", MINUS: "-", "()": "-"}  # around a number, and what they mean
@@ -135,16 +136,22 @@ class InputColumn:
 
     @cached_property
     def _missing_numbers(self) -> list[float]:
-        return [number for number in map(parse_number, self.missing) if number != NO_NUMBER]
+        return read_missing(self.missing)
+
+    @cached_property
+    def _missing_numbers_in_form(self) -> list[float]:
+        return read_missing(self.missing, self.form)
 
     @cached_property
     def _missing_dates(self) -> set[datetime]:
         return {moment for text in self.missing if (moment := read_date(text, self.form))}
 
     def _is_missing(self, value: Any) -> bool:
-        if is_missing(value) or not self.missing:
-            return is_missing(value)
-        return value in self.missing if isinstance(value, str) else _is_number(value) and value in self._missing_numbers
+        if is_missing(value):
+            return True
+        if isinstance(value, str):
+            return value in self.missing or (value in EXCEL_ERRORS and value not in self.codes)
+        return _is_number(value) and value in self._missing_numbers
 
     def _encode_level(self, value: Any) -> float:
         return np.nan if self._is_missing(value) else self.codes.get(name_level(value), UNKNOWN)
@@ -166,7 +173,7 @@ class InputColumn:
             if self.kind == "boolean" and value.lower() in TRUTH:
                 return TRUTH[value.lower()]
             number = parse_number(value, self.form)
-            return np.nan if number in self._missing_numbers and not self.form else number
+            return np.nan if number in self._missing_numbers_in_form else number
         if self.kind == "boolean" and isinstance(value, bool | np.bool_):
             return float(value)
         if not _is_number(value):
@@ -347,6 +354,19 @@ def parse_number(text: str, form: str = "") -> float:
     if HEX.fullmatch(text):
         return float(int(text, 16))
     return float(text) if NUMBER.fullmatch(text) else NO_NUMBER
+
+
+def read_missing(texts: Iterable[str], form: str = "") -> list[float]:
+    """The numbers that texts for missing values are in a column of such a form: -999 is also ``$-999.00``.
+
+    Signs of the form may be left out. A text in another form is a plain number.
+    """
+    numbers, affixes = list[float](), NUMBER_FORM.fullmatch(form)
+    before, after = affixes.group(1, 4) if affixes else ("", "")
+    for text in texts:
+        readings = parse_number(text, form), parse_number(f"{before}{text}{after}", form), parse_number(text)
+        numbers += [number for number in readings if number != NO_NUMBER][:1]
+    return numbers
 
 
 def name_level(value: Any) -> str:

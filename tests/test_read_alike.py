@@ -18,9 +18,10 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
+import gradmill
 import table_files
 from command_line import assert_clear, typed
-from documents import ask, column, inspect, measure, retrain
+from documents import ask, column, inspect, measure, retrain, rules
 from table_files import written
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
@@ -340,12 +341,22 @@ def test_the_first_visible_sheet_is_read_unless_another_is_named(suffix: str, tm
         assert [each["name"] for each in shown["columns"]] == [name, "price"]
 
 
-def test_errors_of_excel_are_missing_values_in_text(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", [".csv", ".xlsx", ".ods"])
+def test_errors_of_excel_are_missing_values_and_a_note_says_so_once(suffix: str, tmp_path: Path) -> None:
     errors = ["#N/A", "#DIV/0!", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!"]
-    rows = [f"{at % 9},{at % 9 * 2 + at % 3}" for at in range(300)] + [f"{error},3" for error in errors]
-    (tmp_path / "t.csv").write_text("\n".join(["area,price", *rows, ""]))
-    area = column(inspect(tmp_path / "t.csv", "--target", "price"), "area")
-    assert (area["kind"], area["missing"]) == ("number", len(errors))
+    frame = pd.DataFrame({"area": [*(at % 9 for at in range(300)), *errors], "city": ["Ulm", "Bonn"] * 150 + errors})
+    frame["price"] = np.arange(307) % 7
+    file, store = tmp_path / f"t{suffix}", ("--artifacts", tmp_path / "artifacts")
+    frame.to_csv(file, index=False) if suffix == ".csv" else frame.to_excel(file, index=False)
+    found = inspect(file, "--target", "price")
+    for name, kind in ("area", "number"), ("city", "category"):
+        assert (column(found, name)["kind"], column(found, name)["missing"]) == (kind, len(errors))
+    assert rules(found, "note")["excel-errors"] == "errors of Excel, such as #DIV/0!, are read as missing values"
+    retrain("linear-regression", "rooms", file, "--min-gain", "-9", *store, target="price")
+    assert ask("predict", file, "--name", "rooms", "--output", tmp_path / "out", *store)["rejects"] == 0
+    model = gradmill.load("rooms", tmp_path / "artifacts")
+    rows = frame.to_dict("records")
+    assert model.predict(rows[-7:]).tolist() == model.predict([{"area": None, "city": None}] * 7).tolist()
 
 
 def test_spaces_after_delimiters_are_no_part_of_a_value(tmp_path: Path) -> None:

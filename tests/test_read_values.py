@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from documents import inspect
+from documents import inspect, rules
 from gradmill.rows import find_columns
 from tasks.data.io.batches import InputFile, ReadSpec, table_batches
 from tasks.data.io.discovery import find_table
@@ -120,6 +120,27 @@ Mrz-2019 | Sept. 2020 = 2019-03-01 | 2020-09-01
 12:30 PM | 7:05 pm = T12:30 | T19:05
 """.strip()
 
+# What --missing names, and texts of a column, the first of which it means.
+MISSING = """
+-999 = -999,00 | 1,5
+-999 = -999,0 | 1.234,5
+-999 = -999.00 | 1.5
+-999 = $-999.00 | $1,234.5
+-999 = -$999 | $5.5
+-999 = (999) | 5.5
+-999 = -999,00 € | 5,5 €
+-999 = -999 % | 12.5 %
+-999,0 = -999,00 | 1,5
+1500 = 1,500 | 12.5
+1500 = 1.500 | 12,5
+1500 = 1'500 | 12.5
+1500 = 1 500 Kč | 12,5 Kč
+1.500 = 1.500,00 EUR | 12,5 EUR
+1500.0 = 1,500 | 7
+1900-01-01 = 1900-1-1 | 2024-12-31 | 2023-2-1 | 2022-3-1
+01.01.1900 = 1.1.1900 | 31.12.2024 | 1.2.2023 | 1.3.2022
+""".strip()
+
 # A file each: the delimiter, and columns.
 FILES: dict[str, tuple[str, list[Case]]] = {
     **{name: ("," if point == "." else ";", [*list_written((thousands, point))])
@@ -177,9 +198,11 @@ def write_file(folder: Path, delimiter: str, cases: Sequence[Sequence[str]]) -> 
     return file
 
 
-def read_everywhere(file: Path, texts: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, list[float], list[Any]]]:
+def read_everywhere(
+    file: Path, texts: Mapping[str, Sequence[str]], *missing: str
+) -> Iterator[tuple[str, list[float], list[Any]]]:
     """What training, prediction and the package read of each feature, and its texts, row by row."""
-    found = examined(file)
+    found = examined(file, missing=missing)
     schema, features = recipe(found), rows(found).features
     spec = ReadSpec(schema.recipe)
     batches = (batch for batch in table_batches(find_table(str(file)).files[0], select_columns(spec)) if len(batch))
@@ -246,3 +269,17 @@ def test_points_that_may_set_thousands_apart_are_asked_for_and_later_ones_are_no
     for text, words in (("1.234", "c0 is '1.234' in row 1"), ("12.5", "")):
         later = examined(write_file(tmp_path, ";", [["791", text]]), kept=kept).report
         assert [words for each in later.findings if each.is_error and words in each.found] == [words] * bool(words)
+
+
+@pytest.mark.parametrize("line", MISSING.splitlines())
+def test_what_stands_for_missing_means_a_number_or_a_date_however_a_column_writes_it(line: str, tmp_path: Path) -> None:
+    missing, _, column = line.partition(" = ")
+    texts = column.split(" | ")
+    file = write_file(tmp_path, ";" if "," in texts[1] else ",", [texts])
+    is_missing = np.resize([True] + [False] * (len(texts) - 1), NUM_ROWS).tolist()
+    for _, values, _ in read_everywhere(file, {"c0": np.resize(texts, NUM_ROWS).tolist()}, missing):
+        assert np.isnan(values).tolist() == is_missing
+    for also, named in ("-998", ["-998"]), (texts[1], []):
+        warnings = rules(inspect(file, "--missing", missing, "--missing", also), "warning")
+        unmatched = [each for each in ("-998", missing, texts[1]) if each in warnings.get("unmatched-missing", "")]
+        assert unmatched == named

@@ -149,7 +149,7 @@ def encode_column(table: Table, column: Column, targets: TargetValues, into: Arr
         return None, True
     is_exact, row = True, 0
     for chunk in values.chunks:
-        exact, part = tabular.to_numbers(chunk), into[row : row + len(chunk)]
+        exact, part = tabular.to_numbers(chunk, missing=table.missing), into[row : row + len(chunk)]
         with np.errstate(over="ignore"):
             part[:] = exact
         is_exact &= np.count_nonzero(part != exact) == np.count_nonzero(np.isnan(exact))

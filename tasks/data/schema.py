@@ -153,6 +153,7 @@ class Request:
         others = (*previous.left_out, previous.split.column) if previous else ()
         self.passed_over = set(filter(None, others))  # not features, although nobody ignored them
         ignored = {*options.ignore, *(previous.ignored if previous else ())}
+        self.new_missing = {*options.missing} - {*(previous.missing if previous else ())}
         self.missing = tuple(sorted({*options.missing, *(previous.missing if previous else ())}))
         self.header, self.header_names = options.header or "", options.names
         if options.names and not options.header:

@@ -21,12 +21,14 @@ COMMONEST = 9  # levels that get a bin of their own
 MIN_MAGNITUDES = 20  # needed for a meaningful median
 
 
-def to_numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
+def to_numbers(column: pa.ChunkedArray, missing: Sequence[str] = ()) -> NDArray[np.float64]:
     """A column of numbers, booleans, dates, or text that reads as a number or boolean, as float64 ``(n,)``.
 
-    NaN is missing. A date is in microseconds since 1970, far from which it is rounded to the nearest float64.
+    NaN is missing, and so is text with a number that ``missing`` names. A date is in microseconds since 1970, far from
+    which it is rounded to the nearest float64.
     """
-    return np.concatenate([np.empty(0), *map(tabular.to_numbers, column.chunks)])
+    chunks = (tabular.to_numbers(chunk, missing=missing) for chunk in column.chunks)
+    return np.concatenate([np.empty(0), *chunks])
 
 
 class ColumnStats(NamedTuple):

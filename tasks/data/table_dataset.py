@@ -20,13 +20,13 @@ from tasks.data.levels import format_values
 from tasks.data.own_rows import Examination, OwnDataset, TableRows, encode_column, sort_digests
 from tasks.data.prepared_splits import create_array
 from tasks.data.recipe import Column
-from tasks.data.report import MOST_LEVELS_SHOWN, ColumnReport, DataReport, Finding
+from tasks.data.report import MOST_LEVELS_SHOWN, ColumnReport, DataReport, Finding, warning
 from tasks.data.row_hash import HashInputs
 from tasks.data.schema import Request, Schema
 from tasks.data.split import TRAINING, check_min_rows, find_time_form, keep_window, split_by_column, split_by_hash
 from tasks.data.target import TargetValues, check_constant, check_rare_classes, correct_advice, read_target
 from tasks.machine import parallel
-from tasks.machine.words import pluralize
+from tasks.machine.words import format_names, pluralize
 from tasks.parameters import Data
 from tasks.parameters.data import NO_WINDOW
 from tasks.records import ChampionData, RawDataset
@@ -98,6 +98,9 @@ def examine_table(
     features, rows = inferring.result(), None
     findings = [correct_advice(each, request.target) for each in table.findings]
     findings += [*features.findings, *targets.findings, *check_constant(request.target, targets)]
+    if unmatched := request.new_missing - table.matched:
+        found = f"no value is {format_names(sorted(unmatched), 10)}, which --missing names"
+        findings.append(warning("unmatched-missing", None, found, "write it as the data have it, or leave it out"))
     is_whole = not any(each.is_error for each in features.findings)
     if features.columns and len(targets.values) and request.split.column in (None, *table.data.column_names):
         rows, more = _split_rows(table, features.columns, targets, request, folder)

@@ -92,7 +92,7 @@ def _read_nothing(table: Table, *findings: Finding) -> TargetValues:
 
 
 def _read_numbers(table: Table, target: str) -> TargetValues:
-    values = statistics.to_numbers(table.data[target])
+    values = statistics.to_numbers(table.data[target], table.missing)
     is_known, is_infinite = ~np.isnan(values), np.abs(values) > LARGEST
     if not is_infinite.any():
         known = values[is_known]

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from gradmill.rows import WHOLE_FORM
+from gradmill.rows import EXCEL_ERRORS, WHOLE_FORM
 from tasks.data.io import headers
 from tasks.data.io.discovery import broken_file, explain_file_errors
 from tasks.data.io.tabular import (
@@ -23,6 +23,7 @@ from tasks.data.io.tabular import (
     TEXT,
     BadRows,
     Selection,
+    add_matched,
     find_invalid_utf_8,
     read_blocks,
     without_rows,
@@ -117,6 +118,7 @@ class _CsvFile:
         self._whole = {each for each in self._included if selection.forms.get(each) == WHOLE_FORM} - texts
         self._was_said = selection.is_again  # that it is Windows-1252
         self._missing = (*selection.missing, *selection.also_missing)
+        self._sought = {*EXCEL_ERRORS, *selection.also_missing} if self._is_strict and not selection.is_again else set()
         self._rows = 0  # before the next block
 
     def _find_padded_values(self, missing: tuple[str, ...]) -> dict[str, str]:
@@ -165,7 +167,22 @@ class _CsvFile:
             raise self._describe_ragged(self._rows + numbers[0], rejects, self._rows + count, is_cut)
         self._header_rows = 0
         self._rows += count
+        matched = self._find_missing(block)
+        self._sought -= matched
+        table = table.replace_schema_metadata(add_matched(table.schema, matched))
         return table if self._is_strict else _insert_rejected(table, dict(zip(numbers, rejects, strict=True)))
+
+    def _find_missing(self, block: memoryview) -> set[str]:
+        """The texts for missing values, of those not seen before, that are whole fields in a block."""
+        content: Any = block.obj  # of which the block is all except one row
+        errors = EXCEL_ERRORS if b"#" in content else ()
+        sought = [text for text in self._sought if text in errors or text not in EXCEL_ERRORS]
+        return {text for text in sought if text.encode() in content and self._has_field(block, text)}
+
+    def _has_field(self, block: memoryview, text: str) -> bool:
+        ends = f'{self.delimiter}"\r\n'.encode()
+        places = re.finditer(re.escape(text.encode()) + rb"(?=[" + re.escape(ends) + rb"]|\Z)", block)
+        return any(bytes(block[max(0, place.start() - 1) : place.start()]) in ends for place in places)
 
     def _require_utf_8(self, block: memoryview) -> memoryview:
         """The block in UTF-8: either it is UTF-8 already, or the whole file is Windows-1252.

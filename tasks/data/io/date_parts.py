@@ -110,6 +110,14 @@ def read_dates(values: Any, read_as: DateForm = ISO_8601, missing: Sequence[str]
     return Dates(np.where(is_beyond, NO_TIME, moments), is_invalid | is_beyond, zones)
 
 
+def find_missing(values: pa.Array, read_as: DateForm, missing: Sequence[str]) -> set[str]:
+    """Which of the texts in ``missing`` are among some dates."""
+    every = read_dates(pa.array(missing, pa.string()), DateForm(read_as.form)).moments
+    codes = {text: moment for text, moment in zip(missing, every, strict=True) if not np.isnat(moment)}
+    moments = read_dates(values, read_as).moments if codes else every
+    return {text for text, moment in codes.items() if (moments == moment).any()}
+
+
 def _read_dates(values: pa.Array, read_as: DateForm) -> Dates:
     kind = kind_of(values.type)
     if kind == "number" and read_as.form == DIGITS_FORM:

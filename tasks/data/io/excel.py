@@ -17,10 +17,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from gradmill.rows import name_level
+from gradmill.rows import EXCEL_ERRORS, name_level
 from tasks.data.io import headers
 from tasks.data.io.discovery import broken_file, explain_file_errors
-from tasks.data.io.tabular import BATCH_ROWS, Selection, without_rows
+from tasks.data.io.tabular import BATCH_ROWS, Selection, add_matched, without_rows
 from tasks.errors import DataError
 from tasks.machine.words import format_names, pip_install
 from tasks.parameters.addresses import A_WORKBOOK
@@ -46,6 +46,9 @@ _ATTRIBUTES = rb"""[^>"]*(?:"[^"]*"[^>"]*)*"""
 BARE_FORMULA_OF_ODS = re.compile(
     rb"""<table:table-cell\b(?!%(_)s\boffice:value-type=)%(_)s\btable:formula="([^"]*)\"""" % {b"_": _ATTRIBUTES}
 )
+ERROR = re.compile(  # a cell whose value is one; it may have a formula
+    rb"""<(?:\w+:)?c\b[^>]*\bt=["']e["'][^>]*>(?:<(?:\w+:)?f\b[^<]*(?:</[^>]*>)?)?<(?:\w+:)?v>([^<]*)<"""
+)
 TAG = re.compile(rb"<(?:\w+:)?(?:sheet|Relationship)\b([^>]*)>")
 ATTRIBUTE = re.compile(rb"""([\w:]+)\s*=\s*(?:"([^"]*)"|'([^']*)')""")
 MAX_CELLS = 2 * 10**7  # which take several GB
@@ -62,7 +65,7 @@ def excel_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.R
     Raises:
         DataError: it is not such a file, is too large, or the package that reads it is not installed.
     """
-    first_line, rows = _read_rows(stream, name, selection.sheet, selection.header)
+    first_line, rows, errors = _read_rows(stream, name, selection.sheet, selection.header)
     if not rows:
         which = f"its sheet {selection.sheet}" if selection.sheet else "its first visible sheet"
         raise broken_file(name, f"{which} is empty", "a header and rows", "name the table's sheet with --sheet")
@@ -70,17 +73,18 @@ def excel_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.R
     header = headers.read_header_row(texts, range(first_line, first_line + len(texts)), name, selection)
     body = rows[int(header.is_there) :]
     table = pa.table({each: _make_column([row[at] for row in body]) for at, each in enumerate(header.names)})
-    table = table.replace_schema_metadata(header.notes)
+    matched = errors.union(*body).intersection(EXCEL_ERRORS)  # as values, and as text
+    table = table.replace_schema_metadata({**header.notes, **add_matched(table.schema, matched)})
     yield without_rows(table.schema)
     yield from table.to_batches(BATCH_ROWS)
 
 
-def _read_rows(stream: Any, name: str, sheet: str, header: str) -> tuple[int, list[list[Any]]]:
+def _read_rows(stream: Any, name: str, sheet: str, header: str) -> tuple[int, list[list[Any]], set[Any]]:
     """The cells of a sheet from its header on, row by row, if the file does not unpack to more than fits.
 
     The format is that of the content, whatever the file is called.
 
-    Returns the number of the first row, as Excel shows it, and the rows.
+    Returns the number of the first row, as Excel shows it, the rows, and the errors of cells that are empty in them.
     """
     if importlib.util.find_spec("python_calamine") is None:
         to_do = f"install the extra [excel], or {pip_install('python-calamine')}; or save the sheet as CSV"
@@ -90,7 +94,7 @@ def _read_rows(stream: Any, name: str, sheet: str, header: str) -> tuple[int, li
         raise broken_file(name, "the workbook is too large", f"at most {MAX_PACKED >> 20:,} MiB", to_do)
     with explain_file_errors(name, A_WORKBOOK, to_do):
         if content.startswith(OLE):
-            first_line, rows = _read_in_process(content, name, sheet)
+            first_line, rows, errors = *_read_in_process(content, name, sheet), set[str]()
         else:
             with zipfile.ZipFile(io.BytesIO(content)) as packed:
                 unpacked = sum(each.file_size for each in packed.infolist())
@@ -102,14 +106,14 @@ def _read_rows(stream: Any, name: str, sheet: str, header: str) -> tuple[int, li
                 if OPEN_DOCUMENT in packed.namelist():
                     if bare := BARE_FORMULA_OF_ODS.search(packed.read(OPEN_DOCUMENT)):
                         raise _bare_formula(html.unescape(bare[1].decode()), name)
-                    first_line, rows = _read_in_process(content, name, sheet)
+                    first_line, rows, errors = *_read_in_process(content, name, sheet), set[str]()
                 else:
-                    first_line, rows = _read_xlsx(content, packed, name, sheet)
+                    first_line, rows, errors = _read_xlsx(content, packed, name, sheet)
     num_above = 0 if header in ("", NO_HEADER) else max(0, int(header) - first_line)
-    return first_line + num_above, rows[num_above:]
+    return first_line + num_above, rows[num_above:], errors
 
 
-def _read_xlsx(content: bytes, packed: zipfile.ZipFile, name: str, sheet: str) -> tuple[int, list[list[Any]]]:
+def _read_xlsx(content: bytes, packed: zipfile.ZipFile, name: str, sheet: str) -> tuple[int, list[list[Any]], set[str]]:
     from python_calamine import CalamineWorkbook
 
     parts = _find_sheets(packed)
@@ -123,7 +127,8 @@ def _read_xlsx(content: bytes, packed: zipfile.ZipFile, name: str, sheet: str) -
     if bare := BARE_FORMULA.search(xml):
         raise _bare_formula(f"cell {bare[1].decode()} of sheet {selected}", name)
     table = CalamineWorkbook.from_filelike(io.BytesIO(content)).get_sheet_by_name(selected)
-    return (table.start or (0, 0))[0] + 1, list(table.to_python())
+    errors = {error.decode() for error in ERROR.findall(xml)}
+    return (table.start or (0, 0))[0] + 1, list(table.to_python()), errors
 
 
 def _read_in_process(content: bytes, name: str, sheet: str) -> tuple[int, list[list[Any]]]:
@@ -179,8 +184,8 @@ def _count_cells(sheet: bytes) -> int:
 
 
 def _make_column(cells: list[Any]) -> pa.Array:
-    """The cells as an array of one type; empty cells are null."""
-    values = [None if cell == "" else _normalize_cell(cell) for cell in cells]
+    """The cells as an array of one type; empty cells and errors are null."""
+    values = [None if cell in ("", *EXCEL_ERRORS) else _normalize_cell(cell) for cell in cells]
     if len({*map(type, values)} - {type(None)}) < 2:
         return pa.array(values)
     return pa.array([None if value is None else _format_cell(value) for value in values], pa.string())

@@ -219,7 +219,7 @@ def _encode_column(array: pa.Array, column: Column, into: Array, missing: tuple[
         find_levels(pa.chunked_array([tabular.to_text(array)])).encode(column.levels, UNKNOWN, into)
         return
     with np.errstate(over="ignore"):
-        into[:] = tabular.to_numbers(array, column.kind == "boolean", invalid=np.inf, form=column.form)
+        into[:] = tabular.to_numbers(array, column.kind == "boolean", np.inf, column.form, missing)
 
 
 def _encode_target(batch: pa.RecordBatch, spec: ReadSpec) -> Array | None:
@@ -233,7 +233,7 @@ def _encode_target(batch: pa.RecordBatch, spec: ReadSpec) -> Array | None:
     kind = "category" if spec.class_names else "number"
     column = Column(name=target.name, kind=kind, levels=spec.class_names, form=target.form)
     values = np.empty(len(array), np.float32 if spec.class_names else np.float64)
-    _encode_column(array, column, values)
+    _encode_column(array, column, values, spec.recipe.missing)
     values[np.isinf(values)] = np.nan  # infinity is not a number, and not a truth either
     return values.astype(np.float64)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gradmill.rows import WHOLE_FORM
+from gradmill.rows import EXCEL_ERRORS, WHOLE_FORM, read_missing
 from tasks.data.io import date_parts, number_forms, tabular
 from tasks.data.io.batches import is_csv, table_batches
 from tasks.data.io.csv import DELIMITER, PADDED_VALUE
@@ -46,6 +46,8 @@ class Table:
     date_forms: Mapping[str, str] = field(default_factory=dict)  # forms of text that was read as columns of dates
     durations: frozenset[str] = frozenset()  # columns that are not dates, although they are timestamps here
     padded_values: Mapping[str, str] = field(default_factory=dict)  # columns of CSV: a value with a leading zero
+    missing: tuple[str, ...] = ()  # texts for missing values, by the user's word
+    matched: frozenset[str] = frozenset()  # those, and errors of Excel, that the files have
     _levels: dict[str, Levels] = field(default_factory=dict)  # of dictionaries, once they have been counted
     _limits: dict[str, tuple[float, float]] = field(default_factory=dict)
 
@@ -146,7 +148,11 @@ def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Ta
     read = {**reader.selection.dates, **reader.selection.forms}
     of_files = {name: each for name, each in first.kinds.items() if not read.get(name)}
     findings += [*reader.find_faults(), *_find_retyped(table, of_files), *number_forms.tell_forms(table.forms)]
-    return replace(table, findings=tuple(findings), padded_values=first.padded_values)
+    matched = frozenset(first.matched | reader.matched)
+    if errors := matched.intersection(EXCEL_ERRORS):
+        said = f"errors of Excel, such as {min(errors)}, are read as missing values"
+        findings.append(note("excel-errors", None, said, "correct the formulas, if these should have values"))
+    return replace(table, findings=tuple(findings), padded_values=first.padded_values, matched=matched)
 
 
 def _find_date_form(table: Table, name: str, zoned_texts: set[str]) -> DateForm | Finding | None:
@@ -211,6 +217,7 @@ class _TableReader:
         self.header: dict[str, None] = {}  # all columns, whether read or not
         self._faults: dict[str, DataError] = {}  # by file
         self._headerless: dict[str, DataError] = {}  # by file: its first row is no header
+        self.matched = set[str]()  # texts for missing values that the files have
         self._renamed: dict[str, None] = {}  # columns without a name of their own
         self._nested: dict[str, Finding] = {}  # by column
         self._misfits: dict[str, Finding] = {}  # by column: the first number in another form
@@ -244,6 +251,7 @@ class _TableReader:
             self._headerless[file.path] = headerless_error(file.path, words[HEADERLESS])
         if RENAMED in words:
             self._renamed |= dict.fromkeys(json.loads(words[RENAMED]))
+        self.matched |= tabular.list_matched(batch)
         both = zip(batch.schema.names, batch.columns, strict=True)
         arrays = {name: array for name, array in both if self.selection.takes(name)}  # of two with one name the last
         if len(arrays) > MAX_COLUMNS:
@@ -286,7 +294,9 @@ class _TableReader:
         if pa.types.is_duration(values.type) and name not in self.selection.dates:
             return values
         read_as = self.selection.dates.get(name, date_parts.ISO_8601)
-        moments, is_invalid, zones = date_parts.read_dates(values, read_as, self.selection.also_missing)
+        missing = self.selection.also_missing
+        self.matched |= date_parts.find_missing(values, read_as, missing)
+        moments, is_invalid, zones = date_parts.read_dates(values, read_as, missing)
         if len(values) > values.null_count and not read_as.zone:
             self._zones.setdefault(name, set()).update(zones)
         if is_csv(file) and getattr(values.type, "tz", None):
@@ -304,7 +314,10 @@ class _TableReader:
 
     def _read_form(self, path: str, name: str, texts: pa.Array, form: str) -> pa.Array:
         """Text in a form as float64; the first value that is not in this form is remembered."""
+        missing = self.selection.also_missing
         numbers = tabular.to_numbers(texts, is_boolean=False, invalid=np.inf, form=form)
+        self.matched |= {text for text in missing if np.isin(numbers, read_missing([text], form)).any()}
+        numbers = np.where(np.isin(numbers, read_missing(missing, form)), np.nan, numbers)
         is_misfit = np.isinf(numbers)
         fault = "text-among-numbers", f"a number written like {form}"
         self._note_misfit(path, name, texts, np.flatnonzero(is_misfit), fault)
@@ -357,7 +370,8 @@ class _TableReader:
         forms = {name: form for name, form in self.selection.forms.items() if form and name in data.column_names}
         date_forms = {name: read_as.form for name, read_as in self.selection.dates.items()}
         starts = np.array(self.starts, np.int64)
-        return Table(data, self._files, starts, (), forms, tuple(header), date_forms, frozenset(self.durations))
+        missing, durations = self.selection.also_missing, frozenset(self.durations)
+        return Table(data, self._files, starts, (), forms, tuple(header), date_forms, durations, missing=missing)
 
     def _map_columns(self) -> pa.Table:
         names = [name for name in self.kinds if name not in self._nested]

@@ -7,9 +7,10 @@ before any row is read; JSON lines have no header and therefore no such batch. T
 
 import codecs
 import io
+import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -20,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.json
 import pyarrow.parquet as pq
 
-from gradmill.rows import NO_SIGN, SIGNS, number_pattern, plain_number
+from gradmill.rows import EXCEL_ERRORS, NO_SIGN, SIGNS, number_pattern, plain_number, read_missing
 from tasks.data.io.discovery import broken_file, explain_file_errors
 from tasks.data.levels import format_values
 from tasks.errors import DataError
@@ -32,11 +33,11 @@ Kind = Literal["number", "boolean", "text", "date", "null", "unsupported"]
 BadRows = Literal["raise", "reject"]
 Reader = Callable[[Any, str, "Selection"], Iterator[pa.RecordBatch]]
 
-EXCEL_ERRORS = ("#N/A", "#DIV/0!", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!")
 MISSING = ("", "NA", "N/A", "NaN", "null", *EXCEL_ERRORS)  # in text files, quoted or not
 TEXT = pa.dictionary(pa.int32(), pa.string())
 CODE = pa.int16()
 TRUTH_VALUES = ("false", "true")  # in upper or lower case
+MATCHED = b"matched"  # a key in a batch's metadata: texts for missing values that it has, by the user's word
 MAX_LEVELS = 2**15  # distinct texts, as many as there are codes; beyond this, a column is kept as plain text
 MAX_COLUMNS = 2000
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?[iI]nf(inity)?$|^(?i:nan)$"
@@ -198,26 +199,35 @@ def parse_form(texts: pa.Array, form: str) -> pa.Array:
     return pc.divide(numbers, 100.0) if form.endswith("%") else numbers
 
 
-def to_numbers(array: pa.Array, is_boolean: bool = True, invalid: float = np.nan, form: str = "") -> Array:
+def to_numbers(
+    array: pa.Array,
+    is_boolean: bool = True,
+    invalid: float = np.nan,
+    form: str = "",
+    missing: Sequence[str] = (),
+) -> Array:
     """Numbers, booleans, dates, or text that reads as a number, as float64 ``(n,)``: NaN is missing.
 
     A date becomes its microseconds since 1970, far from which it is rounded to the nearest float64. ``invalid``
-    replaces text that is not a number (in this ``form``) or, if the column ``is_boolean``, a truth value.
+    replaces text that is not a number (in this ``form``) or, if the column ``is_boolean``, a truth value. Text that is
+    a number which ``missing`` names is missing.
     """
     kind = kind_of(array.type)
     if pa.types.is_dictionary(array.type):
-        values = np.append(to_numbers(array.dictionary, is_boolean, invalid, form), np.nan)
+        values = np.append(to_numbers(array.dictionary, is_boolean, invalid, form, missing), np.nan)
         codes: Array = array.indices.fill_null(-1).to_numpy(zero_copy_only=False)
         return values[codes]  # -1 picks the last
     if kind == "text":
         texts = pc.cast(array, pa.string())
         array = parse_form(texts, form) if form else parse_numbers(texts)
+        is_missing = pc.is_in(array, pa.array(read_missing(missing, form), pa.float64()))
         if array.null_count:
             if is_boolean:
                 truth = pc.index_in(pc.ascii_lower(texts), pa.array(TRUTH_VALUES))
                 array = pc.coalesce(array, pc.cast(truth, pa.float64()))
             is_blank = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(texts), ""), True)
             array = pc.if_else(is_blank, None, pc.fill_null(array, invalid))
+        array = pc.if_else(is_missing, None, array)
     elif kind == "date":
         array = array.cast(pa.int64())
     return np.asarray(array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))  # null becomes NaN
@@ -378,7 +388,7 @@ def describe_schema(schema: pa.Schema) -> str:
 
 def drop_missing(batch: pa.RecordBatch, texts: Sequence[str]) -> pa.RecordBatch:
     """The batch without the values that ``texts`` name: equal texts, and the numbers that these read as."""
-    numbers = parse_numbers(pa.array(texts, pa.string())).drop_null()
+    numbers, matched = parse_numbers(pa.array(texts, pa.string())), list_matched(batch)
     for at, column in enumerate(batch.columns):
         values = {"text": pa.array(texts, pa.large_string()), "number": numbers}.get(kind_of(column.type))
         if values is None:
@@ -387,10 +397,22 @@ def drop_missing(batch: pa.RecordBatch, texts: Sequence[str]) -> pa.RecordBatch:
         if pa.types.is_floating(plain.type):  # float32 has no -999.9, but one nearest to it
             values = values.cast(plain.type, safe=False).cast(pa.float64())
         plain = pc.cast(plain, values.type, safe=False)
-        is_missing = pc.is_in(plain, values)
+        is_missing = pc.is_in(plain, values, skip_nulls=True)
         if pc.any(is_missing).as_py():
             batch = batch.set_column(at, batch.schema.names[at], pc.if_else(is_missing, None, plain))
-    return batch
+            is_there = pc.is_in(values, plain.filter(is_missing).unique())
+            matched |= {text for text, there in zip(texts, is_there.to_pylist(), strict=True) if there}
+    return batch.replace_schema_metadata(add_matched(batch.schema, matched))
+
+
+def list_matched(batch: pa.RecordBatch) -> set[str]:
+    """The texts that a batch has as missing values."""
+    return {*json.loads((batch.schema.metadata or {}).get(MATCHED, "[]"))}
+
+
+def add_matched(schema: pa.Schema, matched: Iterable[str]) -> dict[bytes, bytes]:
+    """A schema's metadata with such texts."""
+    return {**(schema.metadata or {}), MATCHED: json.dumps(sorted(matched)).encode()}
 
 
 def check_names(names: list[str], file: str, may_be_blank: bool = False) -> None:

@@ -22,11 +22,13 @@ function readPart(value, part) {
   return text && date.toJSON()?.startsWith(day) ? parts[part](date) : NaN; // February 31 would be in March
 }
 
-// Reads a number or, for a boolean, true or false, also from text; NaN if the value is something else.
+// Reads a number or, for a boolean, true or false; NaN if the value is something else. Of text it reads whole numbers
+// only, since a point or comma may set thousands apart where the model comes from.
 function readNumber(value, kind) {
   const text = String(value).toLowerCase();
   if (kind === "boolean" && ["false", "true"].includes(text)) return Number(text === "true");
-  return ["number", "string"].includes(typeof value) ? Number(value) : NaN;
+  if (typeof value === "string") return /^[+-]?\d+$/.test(text.trim()) ? Number(text) : NaN;
+  return typeof value === "number" ? value : NaN;
 }
 
 // Writes a level as the model's file does: whole numbers without a decimal point, true and false in lower case.

@@ -199,7 +199,7 @@ ROW: dict[str, Any] = {
 }  # fmt: skip
 CODES = [0, 98.5, 0, 0, 2001, 6]
 CODES_OF: dict[str, list[tuple[Any, float]]] = {
-    "area": [("98.5", 98.5), (None, math.nan), ("", math.nan), (" ", math.nan)],
+    "area": [("98", 98), (" -7", -7), (None, math.nan), ("", math.nan), (" ", math.nan)],
     "garden": [(True, 1), ("TRUE", 1), ("false", 0), (1, 1), ("0", 0), ("", math.nan), (None, math.nan)],
     "heating": [
         *((value, 0) for value in (30.0, "30", "30.0")),
@@ -244,9 +244,12 @@ def test_a_service_in_javascript_refuses_what_python_refuses_and_names_column_an
     wrong = [
         (ROW | {name: value}, f"{name} is {json.dumps(value)}") for name, values in REFUSED.items() for value in values
     ]
-    for row, words in [*wrong, (without, "column 'area' is missing")]:
+    wrong.append((without, "column 'area' is missing"))
+    for row, words in wrong:
         with pytest.raises(ValueError, match=words.partition(" is")[0]):
             encode_rows(row, columns)
+    wrong.append((ROW | {"area": "1.234"}, 'area is "1.234"'))  # Python knows whether that is 1234
+    for row, words in wrong:
         with pytest.raises(subprocess.CalledProcessError) as raised:
             in_node(node_modules, DOCS / "serving_rows.mjs", input=json.dumps([row]), cwd=tmp_path)
         assert words in raised.value.stderr

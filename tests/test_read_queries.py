@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from command_line import assert_clear, typed
-from documents import ask, inspect, retrain
+from documents import ask, column, inspect, retrain
 from table_files import houses, written
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_api")]
@@ -81,7 +81,7 @@ def test_postgresql_is_read_as_files_are_and_its_password_is_in_no_document(
 
 
 @needs_postgresql
-def test_postgresql_runs_one_statement_that_reads_and_no_other(
+def test_postgresql_runs_one_statement_that_reads_and_no_other_and_gives_no_money(
     postgresql: str, artifacts: Path, tmp_path: Path
 ) -> None:
     for query in (
@@ -94,6 +94,12 @@ def test_postgresql_runs_one_statement_that_reads_and_no_other(
         assert inspect(postgresql, "--query", query, "--target", target)["rows"] == ROWS
     mark = tmp_path / "mark"
     tmp_path.chmod(0o777)  # the server may be another user's
+    money = "select area, price::numeric::money as price from sales"
+    action = inspect(postgresql, "--query", money, "--target", "price", code=4)["error"]["action"]
+    assert action == "cast it to numeric in the query, as in price::numeric"
+    money = f"with sold as ({money}) select area, price::numeric from sold"  # noqa: S608  # our own
+    price = inspect(postgresql, "--query", money, "--target", "price")
+    assert column(price, "price")["maximum"] == max(draw_sales()["price"].to_pylist())
     program = f"copy (select 1) to program 'touch {mark}'"
     for query in (
         program,

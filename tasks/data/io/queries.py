@@ -28,7 +28,7 @@ FETCHED_ROWS = 2**14  # as Python objects, which take far more memory than Arrow
 BEFORE_STATEMENT = r"""(?:[\s(]|--[^\r\n]*(?:[\r\n]|\Z)|/\*(?:(?!/\*|\*/).)*\*/)*"""
 STATEMENT = re.compile(rf"{BEFORE_STATEMENT}(select|with|values|table)\b", re.IGNORECASE | re.DOTALL)
 READS = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
-TYPE_NAME = b"ADBC:postgresql:typname"  # a key in a column's metadata
+TYPE_NAME = b"POSTGRESQL:type"  # a key in a column's metadata
 EXPECTED = "a query that answers with rows and columns"
 TO_DO = "see whether the database answers and what it says of the query"
 
@@ -36,10 +36,11 @@ TO_DO = "see whether the database answers and what it says of the query"
 def query_batches(address: str, query: str) -> Iterator[pa.RecordBatch]:
     """The rows that a query answers with, after a batch without rows that has all columns.
 
-    The connection is read-only. NUMERIC becomes float64; a column of SQLite may have another type in each batch.
+    The connection is read-only. NUMERIC becomes float64, and MONEY, which the driver reads in cents, is refused. A
+    column of SQLite may have another type in each batch.
 
     Raises:
-        DataError: the database does not answer, or not with rows; or the package for it is not installed.
+        DataError: the database does not answer, or not with rows; a column is MONEY; or its package is not installed.
     """
     open_batches = _sqlite_batches if address.startswith(SQLITE) else _postgresql_batches
     with explain_file_errors(f"the query of {address}", EXPECTED, TO_DO):
@@ -104,7 +105,11 @@ def _postgresql_batches(address: str, query: str) -> Iterator[pa.RecordBatch]:
 
 def _convert_numeric(batch: pa.RecordBatch) -> pa.RecordBatch:
     for at, field in enumerate(batch.schema):
-        if (field.metadata or {}).get(TYPE_NAME) == b"numeric":
+        type_ = field.metadata[TYPE_NAME]
+        if type_ == b"money":
+            to_do = f"cast it to numeric in the query, as in {field.name}::numeric"
+            raise DataError(f"{field.name} is of PostgreSQL's type money", "a type of numbers", to_do)
+        if type_ == b"numeric":
             batch = batch.set_column(at, field.name, pc.cast(batch.column(at), pa.float64()))
     return batch
 

@@ -571,6 +571,28 @@ def test_years_of_which_the_training_rows_have_few_are_left_out(tmp_path: Path) 
     assert column(inspect(file, "--time-column", "then"), "when")["levels"] == ["month", "weekday"]
 
 
+@pytest.mark.usefixtures("prefect_api")
+def test_a_time_column_also_gives_its_parts_where_features_names_it(artifacts: Path, tmp_path: Path) -> None:
+    """A table of dates and values alone, later with the year to come."""
+    days = pd.Series(pd.date_range("2019-01-01", "2024-12-31"))
+    values = 10 * np.array(days.dt.month % 5) + days.dt.day_of_week + np.random.default_rng(0).normal(0, 0.1, len(days))
+    frame = pd.DataFrame({"Date": days.dt.strftime("%d.%m.%Y"), "value": values.round(3)})
+    file, by = tmp_path / "t.csv", ("--time-column", "Date", "--features", "Date")
+    frame[days < "2024-07-01"].to_csv(file, index=False, sep=";")
+    error = inspect(file, "--target", "value", "--time-column", "Date", code=4)["error"]
+    assert error["action"] == "give more columns, or learn from months and weekdays with --features Date"
+    retrain("linear-regression", "values", file, *by, target="value")
+    frame.to_csv(file, index=False, sep=";")
+    again = ask("retrain", "values", "--data", file, *by)
+    assert (again["outcome"], again["version"]) == ("published", 2)
+    manifest = load(artifacts / "models/values/2/manifest.json")
+    assert [each["part"] for each in manifest["recipe"]["columns"]] == ["month", "weekday", "year"]
+    assert manifest["dataset"]["split"]["rule"] == "time"
+    assert measure("values", file, tmp_path / "out") == pytest.approx([0.1, 0.1], rel=0.1)
+    assert gradmill.load("values").predict(frame[-50:]) == pytest.approx(frame["value"][-50:].to_numpy(), abs=0.5)
+    assert inspect(file, "--name", "values")["split"]["rule"] == "time"
+
+
 # What the calendar has not shown yet
 
 

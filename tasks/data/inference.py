@@ -18,7 +18,7 @@ from tasks.data.recipe import INDEX_NAMES, RARE, Column
 from tasks.data.report import Finding, error, note, warning
 from tasks.data.schema import Request, assign_roles
 from tasks.machine import parallel
-from tasks.machine.words import format_names, pluralize
+from tasks.machine.words import format_names, pluralize, quote_value
 
 FEW_ROWS = 200
 MIN_COUNTED = 100  # rows; fewer whole numbers without a gap may well be years or ranks
@@ -79,13 +79,17 @@ def infer_features(table: Table, request: Request) -> Features:
     if request.previous and not request.options.no_date_parts:
         findings += _tell_of_parts(table, left_out)
     if not columns and not any(each.is_error for each in findings):
+        action = "give more columns, or take one that was left out with --category"
+        if request.split.is_by_time and request.split.column in request.reserved:
+            name = quote_value(str(request.split.column))
+            action = f"give more columns, or learn from months and weekdays with --features {name}"
         findings.append(
             error(
                 "no-features",
                 None,
                 f"no column is left to predict {request.target or 'anything'} from",
                 "at least one number, boolean or category",
-                "give more columns, or take one that was left out with --category",
+                action,
             )
         )
     return Features(tuple(columns), left_out, ignored, findings)

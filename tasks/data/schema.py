@@ -149,6 +149,8 @@ class Request:
         self.split_asked = SplitRule(rule=rule, column=column, test=options.test)  # features are known later
         self.fixed_split = previous.split if previous and not options.new_recipe else None
         self.split = self.fixed_split or self.split_asked
+        is_feature = self.split.is_by_time and self.split.column in (*options.features, *self.taken)
+        self.reserved = {self.target, None if is_feature else self.split.column}  # columns that are no features
 
         others = (*previous.left_out, previous.split.column) if previous else ()
         self.passed_over = set(filter(None, others))  # not features, although nobody ignored them
@@ -180,7 +182,7 @@ class Request:
             expected = f"the rule that version 1 fixed: {describe_split(self.split)}"
             action = "leave the option out, or fix the rule anew with --new-recipe"
             raise UsageError(f"a split by {asked.column}", expected, action)
-        features = {*options.features} - self.passed_over - {target, asked.column}
+        features = {*options.features} - (self.passed_over | {target, asked.column}).difference(self.taken)
         if self.taken and options.features and features != {*self.taken}:
             expected = f"those that version 1 fixed: {', '.join(self.taken)}"
             raise UsageError(f"the features {', '.join(options.features)}", expected, OTHER_NAME)
@@ -210,7 +212,7 @@ def assign_roles(request: Request, header: Sequence[str]) -> tuple[list[str], tu
     """
     options, unread = request.options, request.ignored
     names = [name for name in header if name not in unread]
-    free = [name for name in names if name not in (request.target, request.split.column)]
+    free = [name for name in names if name not in request.reserved]
     wanted = options.features or [name for name in free if name.strip()]
     features = list(request.taken) or [name for name in free if name in wanted]
     others = set(free).difference(features, request.passed_over)

@@ -54,7 +54,7 @@ def make_selection(request: Request, task: TaskName | None) -> Selection:
         finds_forms=request.previous is None,
         decimal=options.decimal,
         dates={name: date_parts.form_of(parts) for name, parts in request.parts.items()},
-        no_dates=frozenset(filter(None, (target, split.column))) if finds_dates else None,
+        no_dates=frozenset(filter(None, request.reserved)) if finds_dates else None,
     )
 
 

@@ -116,7 +116,7 @@ class OwnData(ParameterModel):
     )
     time_column: str | None = declare_field(
         None,
-        "A column of dates or times, which is not used as a feature: the latest rows become the test split.",
+        "A column of dates or times: the latest rows become the test split. It is a feature if --features names it.",
         Use.TABLES,
         empty="no order in time",
     )

@@ -135,13 +135,14 @@ class Model:
         """Whether ``champion.json`` still names this version."""
         return bool(read_pointer(self._folder)["version"] == self.version)
 
-    def predict(self, rows: Any, unknown: Unknown = "reject") -> NDArray[Any]:
+    def predict(self, rows: Any, unknown: Unknown = "warn") -> NDArray[Any]:
         """The classes, by name, or numbers ``(n,)`` predicted for rows.
 
         ``rows`` of a table are a mapping (or a pandas Series, such as ``df.iloc[0]``), a list of these, a pandas or
         polars DataFrame, or an Arrow table. A missing value is None, NaN, NaT or ``pandas.NA``, or empty text except in
-        a category; with ``unknown`` "average" a level that the model has not seen has the average effect. Pictures are
-        a uint8 array ``(n, height, width)`` or ``(n, height, width, 3)``, a list of such pictures, or paths.
+        a category. A level that the model has not seen has the average effect, and a warning counts such rows; with
+        ``unknown`` "average" there is no warning, and "reject" raises. Pictures are a uint8 array
+        ``(n, height, width)`` or ``(n, height, width, 3)``, a list of such pictures, or paths.
 
         Raises:
             ValueError: a column is missing, or a value does not fit its column or is too large to predict from.
@@ -149,7 +150,7 @@ class Model:
         outputs = self._run(self._encode(rows, unknown))
         return np.array(self.classes)[outputs["label"]] if self.classes else outputs["prediction"]
 
-    def predict_proba(self, rows: Any, unknown: Unknown = "reject") -> NDArray[np.float32]:
+    def predict_proba(self, rows: Any, unknown: Unknown = "warn") -> NDArray[np.float32]:
         """The probability of each class ``(n, classes)``; it accepts and raises what ``predict`` does.
 
         Raises:
@@ -159,7 +160,7 @@ class Model:
             raise ValueError(f"{self.name} predicts numbers: it has no classes")
         return self._run(self._encode(rows, unknown))["probabilities"]
 
-    def explain(self, rows: Any, unknown: Unknown = "reject") -> NDArray[np.float64]:
+    def explain(self, rows: Any, unknown: Unknown = "warn") -> NDArray[np.float64]:
         """Each column's contribution to the prediction, relative to the training means; the intercept is last.
 
         The shape is ``(n, columns + 1)``. Rows sum to the prediction in the target's units or, for two classes, to the
@@ -173,7 +174,7 @@ class Model:
         if not self.columns:
             raise ValueError(f"{self.name} is a model of pictures: explain works only for tables")
         weights = self._weights or read_weights(self._manifest)
-        return explain_rows(encode_rows(rows, self.columns, unknown), [*self.columns.values()], weights)
+        return explain_rows(self._encode(rows, unknown), [*self.columns.values()], weights)
 
     def _encode(self, rows: Any, unknown: Unknown) -> NDArray[Any]:
         if self.columns:

@@ -1,17 +1,18 @@
 """How values become a column's numbers or codes, wherever named values are turned into a model's input.
 
 As a code, NaN means missing, ``UNKNOWN`` a level that the model has not seen, and infinity a value that is not a
-number.
+number or, in a category, no single value.
 """
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from decimal import Decimal
 from functools import cached_property
 from numbers import Real
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -20,9 +21,9 @@ from numpy.typing import NDArray
 Weights = Mapping[str, NDArray[np.float64]]  # see ``explain_rows``
 Kind = Literal["number", "boolean", "category"]
 Part = Literal["", "month", "weekday", "hour", "year"]  # of a date
-Unknown = Literal["reject", "average"]
+Unknown = Literal["warn", "average", "reject"]
 UNKNOWN = -1.0
-NO_NUMBER = np.inf
+NO_NUMBER = NO_LEVEL = np.inf
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?[iI]nf(inity)?|[nN][aA][nN]", re.ASCII)
 HEX = re.compile(r"0[xX][0-9a-fA-F]{1,15}")
 TRUTH = {"false": 0.0, "true": 1.0}  # in any case
@@ -154,6 +155,8 @@ class InputColumn:
         return _is_number(value) and value in self._missing_numbers
 
     def _encode_level(self, value: Any) -> float:
+        if isinstance(value, Iterable) and not isinstance(value, str):
+            return NO_LEVEL
         return np.nan if self._is_missing(value) else self.codes.get(name_level(value), UNKNOWN)
 
     def _encode_date(self, value: Any) -> float:
@@ -191,10 +194,10 @@ class InputColumn:
             return self.levels[int(code)] if 0 <= code < len(self.levels) else "another level"
         return f"{code:.7g}" if self.kind == "number" else ("false", "true")[int(code)]
 
-    def is_valid(self, codes: NDArray[Any], unknown: Unknown = "reject") -> NDArray[np.bool_]:
+    def is_valid(self, codes: NDArray[Any], unknown: Unknown) -> NDArray[np.bool_]:
         """Which codes ``(n,)`` may be fed to the model."""
         if self.kind == "category":
-            valid = np.isfinite(codes) & ((codes != UNKNOWN) | (unknown == "average"))
+            valid = np.isfinite(codes) & ((codes != UNKNOWN) | (unknown != "reject"))
         else:
             valid = np.isin(codes, (0, 1)) if self.kind == "boolean" else np.isfinite(codes)
         return np.asarray(np.where(np.isnan(codes), not self.is_plain, valid))
@@ -208,7 +211,7 @@ def describe_fault(kind: Kind, value: Any, code: float, form: str, part: str) ->
     if part:
         return f"{shown}, not a date{f' written like {form}' if form and isinstance(value, str) else ''}"
     if kind == "category":
-        return f"{shown}, a level that the model has not seen"
+        return f"{shown}, {'a level that the model has not seen' if np.isfinite(code) else 'not a level'}"
     if kind == "boolean":
         return f"{shown}, neither true nor false"
     if form and isinstance(value, str):
@@ -389,17 +392,18 @@ def name_level(value: Any) -> str:
     return whole[1] if whole else text.lower() if text.lower() in TRUTH else text
 
 
-def encode_rows(rows: Any, columns: Mapping[str, InputColumn], unknown: Unknown = "reject") -> NDArray[np.float32]:
+def encode_rows(rows: Any, columns: Mapping[str, InputColumn], unknown: Unknown = "warn") -> NDArray[np.float32]:
     """Encode rows as ``(n, columns)``: a mapping, mappings, a pandas or polars DataFrame, or an Arrow table.
 
-    A pandas Series counts as a mapping. Columns that the model does not take are ignored.
+    A pandas Series counts as a mapping. Columns that the model does not take are ignored. With ``unknown`` "warn",
+    unknown levels are counted in a warning that points at the caller of the model's method.
 
     Raises:
         ValueError: a column is missing, or a value does not fit its column.
         TypeError: ``rows`` has another type.
     """
-    if unknown not in ("reject", "average"):
-        raise ValueError(f"unknown is {unknown!r}, not 'reject' or 'average'")
+    if unknown not in get_args(Unknown):
+        raise ValueError(f"unknown is {unknown!r}, not 'warn', 'average' or 'reject'")
     values = [*_take_columns(rows, columns)]
     features = np.empty((len(values[0]), len(columns)), np.float32)
     for at, (of_column, column) in enumerate(zip(values, columns.values(), strict=True)):
@@ -408,7 +412,18 @@ def encode_rows(rows: Any, columns: Mapping[str, InputColumn], unknown: Unknown 
         for row in np.flatnonzero(~column.is_valid(features[:, at], unknown))[:1]:
             fault = describe_fault(column.kind, of_column[row], features[row, at], column.form, column.part)
             raise ValueError(f"{column.input_name} is {fault} (row {row}, counted from 0)")
+    if unknown == "warn":
+        _warn_of_unknown_levels(features, [*columns.values()])
     return features
+
+
+def _warn_of_unknown_levels(features: NDArray[np.float32], columns: Sequence[InputColumn]) -> None:
+    """Count the rows with unknown levels; without the levels, the texts of these warnings are few in a long process."""
+    is_unknown = np.array([column.kind == "category" for column in columns]) & (features == UNKNOWN)
+    if count := np.count_nonzero(is_unknown.any(axis=1)):
+        names = dict.fromkeys(columns[at].input_name for at in np.flatnonzero(is_unknown.any(axis=0)))
+        found = f"{count:,} of {len(features):,} rows have a level that the model has not seen ({', '.join(names)})"
+        warnings.warn(f"{found}; it counts as the average, unless unknown is 'reject'", stacklevel=5)
 
 
 def _take_columns(rows: Any, columns: Mapping[str, InputColumn]) -> Iterable[Sequence[Any] | NDArray[Any]]:

@@ -257,5 +257,6 @@ class Prediction(Record):
     accuracy: float | None = None
     metrics: dict[str, float] = Field({})  # if the input has the truth: accuracy, or rmse and r2
     unknown_class: int = 0  # rows whose true class is unknown to the model, counted as wrong
+    averaged: int = 0  # rows with a level or a missing value that the model has not seen, which counts as the average
     drift: Drift
     seconds: float

@@ -42,7 +42,7 @@ def counts(found: Any) -> tuple[int, int, int]:
 def measure(name: str, source: Path, output: Path, *options: str | Path) -> list[float]:
     """The error of a model of numbers on all rows of a table, by ``evaluate`` and by ``predict``."""
     judged = ask("evaluate", name, source, *options)
-    ask("predict", source, "--name", name, "--unknown", "average", "--output", output, *options)
+    ask("predict", source, "--name", name, "--output", output, *options)
     job = load(output / "_job.json")
     assert job["rejects"] == 0
     return [judged["metrics"]["rmse"], job["metrics"]["rmse"]]

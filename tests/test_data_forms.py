@@ -409,7 +409,7 @@ def test_prediction_rejects_what_is_no_date_by_its_name_and_a_column_without_dat
     typed_rows = pa.csv.read_csv(file).slice(0, 20)
     for name, values in {"nan": pa.array([np.nan] * 20), "null": pa.nulls(20, pa.float64())}.items():
         blank = written(tmp_path / f"{name}.parquet", typed_rows.set_column(0, "when", values))
-        assert ask("predict", blank, "--name", "sales", "--unknown", "average", "--artifacts", store)["rejects"] == 0
+        assert ask("predict", blank, "--name", "sales", "--artifacts", store)["rejects"] == 0
 
 
 # What cannot be told is asked for

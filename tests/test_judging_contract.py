@@ -238,7 +238,7 @@ def predictions(path: Path, name: str, *options: str) -> pd.DataFrame:
 def find_loss(version: int, frame: pd.DataFrame, tmp_path: Path) -> float:
     """That of a kept version of the prices, by its predictions."""
     path = written(tmp_path / f"rows for {version}.csv", frame)
-    found = predictions(path, "prices", "--version", str(version), "--unknown", "average").prediction
+    found = predictions(path, "prices", "--version", str(version)).prediction
     return float(np.square(found.to_numpy() - frame.price.to_numpy()).mean()) / 2
 
 

@@ -634,7 +634,7 @@ def test_the_version_keeps_kinds_levels_and_the_training_parts_statistics(
     assert manifest["recipe"]["target"]["mean"] == pytest.approx(price[training].mean(), rel=1e-7)
     assert str(tmp_path) not in json.dumps([manifest, metadata])
     rows = written(tmp_path / "rows.parquet", {"x": [None, 1.0], "z": [None, 1.0], "c": ["a", None], "k": [9, 9]})
-    job = ask("predict", rows, "--name", "own", "--max-rejects", "1")
+    job = ask("predict", rows, "--name", "own", "--max-rejects", "1", "--unknown", "reject")
     assert pq.read_table(job["path"])["rejected"].to_pylist() == [None, "c is missing"]
 
 

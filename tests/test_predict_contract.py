@@ -122,7 +122,7 @@ def test_every_format_gives_the_same_predictions_ids_and_measures(store: Path, t
     assert done["metrics"]["r2"] == pytest.approx(r2_score([row["price"] for row in every], found["prediction"]))
 
 
-# What a row may say instead: the reason for which it is rejected, or none; and whether --unknown average lets it pass.
+# What a row may say instead: why --unknown reject rejects it, if it does, and whether it is predicted otherwise.
 GOOD = {"id": "a", "area": 100.5, "city": "Ulm", "garden": True, "zone": 2, "price": 1, "kind": ""}
 NEW, NO_TRUTH = "a level that the model has not seen", "neither true nor false"
 TOO_LARGE = "its prediction is not a finite number, because a value of the row is too large"
@@ -160,7 +160,7 @@ STORED = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*ROWS_OF_KINDS, *STORED])
-def test_a_row_that_the_model_cannot_take_is_a_reject_with_its_reason_unless_averages_are_asked_for(
+def test_a_row_that_the_model_cannot_take_is_a_reject_with_its_reason_and_one_that_it_has_not_seen_on_request(
     name: str, store: Path, tmp_path: Path
 ) -> None:
     """Numbers and truth stored as text in typed files are read."""
@@ -171,12 +171,12 @@ def test_a_row_that_the_model_cannot_take_is_a_reject_with_its_reason_unless_ave
         written(path, columns)
     else:
         WRITERS[name](rows, path)
-    for unknown in ("reject", "average"):
-        done = predicted(path, "--max-rejects", "99", "--unknown", unknown)
-        faults = {
-            at: reason for at, (_, reason, passes) in enumerate(cases) if reason and (unknown == "reject" or not passes)
-        }
-        assert rejects(done) == faults
+    unseen = [at for at, (_, reason, passes) in enumerate(cases) if reason and passes]
+    for options in (("--unknown", "reject"), ()):
+        said = f"{len(unseen)} of {len(rows)} rows with a level or a missing value that the model has not seen"
+        done = predicted(path, "--max-rejects", "99", *options, said=[said] if unseen and not options else ())
+        faults = {at: reason for at, (_, reason, _) in enumerate(cases) if reason and (options or at not in unseen)}
+        assert (rejects(done), done["averaged"]) == (faults, 0 if options else len(unseen))
         good = [at for at in range(len(rows)) if at not in faults]
         assert (table(done)["row"].to_pylist(), done["rows"]) == ([*range(len(rows))], len(good))
         said = [{column: PLAIN.get(value, value) for column, value in rows[at].items()} for at in good]
@@ -221,9 +221,9 @@ OF_CODES = {
 @pytest.mark.slow
 def test_encoded_arrays_are_taken_by_the_same_rule(store: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "t.npy", np.array(CODES, np.float32))
-    for unknown, rejected in (("reject", [1, 2, 3, 4]), ("average", [2, 4])):
-        found = rejects(predicted(tmp_path / "t.npy", "--max-rejects", "9", "--unknown", unknown))
-        assert found == {row: OF_CODES[row] for row in rejected}
+    for options, rejected in ((["--unknown", "reject"], [1, 2, 3, 4]), ([], [2, 4])):
+        done = predicted(tmp_path / "t.npy", "--max-rejects", "9", *options)
+        assert (rejects(done), done["averaged"]) == ({row: OF_CODES[row] for row in rejected}, 4 - len(rejected))
 
 
 @pytest.mark.slow
@@ -239,7 +239,8 @@ def test_one_file_has_every_row_of_the_input_its_columns_first(store: Path, tmp_
         rows[6 + at]["id"] = text
     path.write_bytes(as_csv(rows) + b"h30,1\n")
     (tmp_path / ".gradmill-0123456789abcdef.partial").write_bytes(b"of a killed writer")
-    done = predicted(path, "--max-rejects", "3", "--shard-rows", "8", "--output", str(output))
+    options = ("--unknown", "reject", "--max-rejects", "3", "--shard-rows", "8")
+    done = predicted(path, *options, "--output", str(output))
     given, found = as_rows(path), as_rows(output)
     assert [*found[0]] == [*given[0], "prediction", "rejected"]
     assert [{name: row[name] for name in given[0]} for row in found[:-1]] == given[:-1]
@@ -292,7 +293,7 @@ TEXT = as_csv([GOOD, GOOD])
 UNFIT: dict[str, tuple[Make, str, str]] = {
     "missing.parquet": (changed(area=None, city=None), "area, city missing", ""),
     "missing.jsonl": (raw(b'{"city": "Ulm"}\n'), "area, garden, zone missing", ""),
-    "unknown.parquet": (changed(city=["Rome", "Oslo"]), "row 0 of … city is 'Rome'", ""),
+    "unknown.parquet": (changed(city=["Rome", "Oslo"]), "row 0 of … city is 'Rome'", "--unknown reject"),
     "big.csv": (
         changed(area=["big"] * 2), "row 0 (id a, zone 2) of … area is 'big', not a number", "--id-column id,zone"
     ),

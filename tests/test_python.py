@@ -157,6 +157,7 @@ WRONG_VALUES: list[tuple[dict[str, Any], str]] = [
     ({"garden": " True "}, "garden is ' True ', neither true nor false"),
     ({"city": ""}, "city is '', a level that the model has not seen"),
     ({"city": "Köln "}, "city is 'Köln ', a level that the model has not seen"),
+    ({"city": ["Köln"]}, r"city is \['Köln'\], not a level"),
 ]
 ROW_WITHOUT = {name: value for name, value in ROWS[0].items() if name not in ("city", "rooms")}
 NO_ROWS = "not a mapping, mappings, a pandas or polars DataFrame, or an Arrow table"
@@ -177,7 +178,7 @@ def test_a_value_that_its_column_does_not_take_is_named_and_a_column_that_is_mis
     model = gradmill.load("houses")
     for ask in (model.predict, model.explain):
         with pytest.raises(TypeError if said == NO_ROWS else ValueError, match=said):
-            ask(rows)
+            ask(rows, "reject")
 
 
 def test_a_row_whose_prediction_is_no_finite_number_is_named(published: Path) -> None:
@@ -185,9 +186,19 @@ def test_a_row_whose_prediction_is_no_finite_number_is_named(published: Path) ->
         gradmill.load("houses").predict([ROWS[0], ROWS[0] | {"area": -3.4028235e38}])
 
 
-def test_an_unknown_level_is_rejected_or_has_the_average_effect_and_nothing_else(published: Path) -> None:
+def test_an_unknown_level_has_the_average_effect_and_a_warning_that_counts_it_unless_it_is_asked_for(
+    published: Path,
+) -> None:
+    model, rows = gradmill.load("segments"), [ROWS[0], *(ROWS[0] | {"city": city} for city in ("Atlantis", None))]
+    rows.append(rows[1] | {"rooms": 7})
+    with pytest.warns(UserWarning, match=r"^2 of 4 rows have .* has not seen \(city, rooms\); .*average") as warned:
+        shares = model.predict_proba(rows)
+    assert warned[0].filename == __file__
+    codes = [[98.5, 1, 1, 2], [98.5, -1, 1, 2], [98.5, math.nan, 1, 2], [98.5, -1, 1, -1]]
+    for answer in (shares, model.predict_proba(rows, unknown="average")):
+        assert_array_equal(answer, run(model, codes, "probabilities"))
     with pytest.raises(ValueError, match="unknown is 'ignore', not"):
-        gradmill.load("segments").predict(ROWS[0] | {"city": "Atlantis"}, unknown="ignore")  # type: ignore[arg-type]
+        model.predict(rows, unknown="ignore")  # type: ignore[arg-type]
 
 
 # Pictures

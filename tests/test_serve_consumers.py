@@ -278,7 +278,7 @@ def test_three_hundred_odd_rows_are_one_to_the_command_to_python_to_the_demo_and
     expected = model.predict(rows, unknown="average")
     in_json = written_table(tmp_path / "odd.jsonl", pa.Table.from_pylist(rows))
     output = tmp_path / "answers.parquet"
-    options = ("--name", "sales", "--unknown", "average", "--output", str(output))
+    options = ("--name", "sales", "--output", str(output))
     assert gradmill_command("predict", str(in_json), *options).returncode == 0
     assert_array_equal(pq.read_table(output)["prediction"].to_numpy(), expected)
     folder = artifact_paths.version("sales", 1)

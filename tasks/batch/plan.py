@@ -169,7 +169,8 @@ def _digest_input(parameters: PredictParameters, files: Files) -> str:
 def _request_id(parameters: PredictParameters, files: Files, provider: str) -> str:
     """The id of input, name and all parameters that decide what the parts hold."""
     names = {"name", "version", "columns", "shard_rows"}
-    if (parameters.id_columns, parameters.unknown) != ((), "reject"):  # jobs from before these options keep their ids
+    is_averaged = parameters.input is not None and parameters.unknown == "average"
+    if parameters.id_columns or is_averaged:  # jobs from before these options keep their ids
         names |= {"id_columns", "unknown"}
     if parameters.write != "all":
         names.add("write")

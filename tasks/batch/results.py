@@ -14,6 +14,7 @@ from tasks.batch import output_dir
 from tasks.batch.output_dir import REJECTED, PartFooter, Reject
 from tasks.batch.plan import Version, read_version
 from tasks.data.io.batches import Batch
+from tasks.data.io.inputs import AVERAGED
 from tasks.data.recipe import Target
 from tasks.errors import DataError
 from tasks.machine.arrays import Array
@@ -31,7 +32,7 @@ T = TypeVar("T")
 UNKNOWN_CLASS = "of a class that the model does not know, counted as wrong"  # is said behind a number of rows
 TARGET_TOO_LARGE = "with a target beyond float32, left out of the figures"
 LARGEST = np.finfo(np.float32).max
-AVERAGED = (" is missing", ", a level that the model has not seen")  # ends of reasons that ``--unknown`` decides on
+UNSEEN = (" is missing", ", a level that the model has not seen")  # ends of reasons that ``--unknown`` decides on
 FIRST_REJECTS = 10  # whose reasons a part's footer repeats
 FLAT = 1e-12  # of squares: what rounding leaves where all values are equal
 
@@ -202,6 +203,7 @@ def to_prediction(folder: Path, job: Job, file: Path | None) -> Prediction:
         model_sha256=job.model.sha256,
         metrics=job.metrics or {},
         unknown_class=(job.notes or {}).get(UNKNOWN_CLASS, 0),
+        averaged=(job.notes or {}).get(AVERAGED, 0),
         seconds=job.seconds or 0,
         **{name: getattr(job, name) for name in same},
     )
@@ -220,7 +222,7 @@ def check_rejects(folder: Path, job: Job, parts: Iterable[Counts]) -> None:
     first = min(reject for part in parts for reject in part.first_rejects)
     can_average = job.unknown == "reject" and read_version(job.model.path.parent).recipe.is_by_name
     average = " use --unknown average for values that the model has not seen,"
-    average *= can_average and first.reason.endswith(AVERAGED)
+    average *= can_average and first.reason.endswith(UNSEEN)
     raise DataError(
         f"at least {count:,} of {pluralize(job.rows, 'row')} cannot be predicted, the first is {first.describe()}",
         f"at most {pluralize(job.max_rejects, 'rejected row')}",

@@ -246,7 +246,7 @@ class PredictParameters(ParameterModel):
         empty="row and source only",
     )
     unknown: Literal["reject", "average"] = declare_field(
-        "reject", "Rows with a level or a missing value that the model has not seen: reject them, or use the average."
+        "average", "Levels and missing values that the model has not seen: use the average, or reject their rows."
     )
     write: Literal["all", "label"] = declare_field("all", "For classes: all probabilities, or only the label.")
     max_rejects: int | None = declare_field(

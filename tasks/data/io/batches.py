@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -127,7 +127,7 @@ class ReadSpec(NamedTuple):
     y_name: str | None = None  # the name of the labels in files of arrays
     class_names: tuple[str, ...] = ()  # empty for a number
     ids: tuple[str, ...] = ()  # columns of a table to copy to the output
-    unknown: str = "reject"  # levels and missing values that no row of the version's data had; or ``average``
+    unknown: Literal["reject", "average"] = "average"  # levels and missing values that no row of the data had
 
     @property
     def row_bytes(self) -> int:
@@ -141,15 +141,26 @@ class ReadSpec(NamedTuple):
         return max(1, min(CHUNK_ROWS, CHUNK_BYTES // max(self.row_bytes, answer_bytes)))
 
     def is_valid(self, values: Array) -> Array:
-        """Which of the encoded values ``(n, …)`` may be fed to the model."""
+        """Which of the encoded values ``(n, columns)`` the model can take: one that it has not seen is average."""
         valid: Array = np.isfinite(values)
         for at, column in enumerate(self.recipe.columns):
-            if column.kind != "number" and not (column.kind == "category" and self.unknown == "average"):
-                codes, size = values[:, at], len(column.levels) if column.kind == "category" else 2
-                valid[:, at] &= (codes >= 0) & (codes < size) & (codes == np.floor(codes))
-            if column.has_missing or (self.unknown == "average" and not column.is_plain):
+            if column.kind == "boolean":
+                valid[:, at] &= np.isin(values[:, at], (0, 1))
+            if column.has_missing or not column.is_plain:
                 valid[:, at] |= np.isnan(values[:, at])
         return valid
+
+    def is_unseen(self, values: Array) -> Array:
+        """Which of the encoded values ``(n, columns)`` are a level, or missing, as in no row of the version's data."""
+        unseen = np.zeros(values.shape, bool)
+        for at, column in enumerate(self.recipe.columns):
+            codes = values[:, at]
+            if column.kind == "category":
+                is_level = (codes >= 0) & (codes < len(column.levels)) & (codes == np.floor(codes))
+                unseen[:, at] = np.isfinite(codes) & ~is_level
+            if not column.has_missing:
+                unseen[:, at] |= np.isnan(codes)
+        return unseen
 
     def describe(self) -> str:
         """The rows in words."""

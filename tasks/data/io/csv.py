@@ -25,6 +25,7 @@ from tasks.data.io.tabular import (
     Selection,
     add_matched,
     find_invalid_utf_8,
+    kind_of,
     read_blocks,
     without_rows,
 )
@@ -54,7 +55,7 @@ def csv_batches(stream: Any, name: str, selection: Selection, bad_rows: BadRows 
     """The rows of a CSV file, after a batch without rows that has all its columns.
 
     If ``bad_rows`` is ``reject``, every row is there, unreadable ones as nulls, and a column ``FAULT`` has the reason,
-    or null; bytes that are not UTF-8 are replaced.
+    or null; a row with bytes that are not UTF-8 has them replaced, and a reason.
 
     Raises:
         DataError: it is not such a file; ragged rows that are to ``raise`` are counted up to the end of their block.
@@ -120,6 +121,7 @@ class _CsvFile:
         self._missing = (*selection.missing, *selection.also_missing)
         self._sought = {*EXCEL_ERRORS, *selection.also_missing} if self._is_strict and not selection.is_again else set()
         self._rows = 0  # before the next block
+        self._is_damaged = False  # bytes that are not UTF-8 were replaced
 
     def _find_padded_values(self, missing: tuple[str, ...]) -> dict[str, str]:
         """By column, its first value with leading zeros, which are lost when numbers are read; of the first rows."""
@@ -170,7 +172,10 @@ class _CsvFile:
         matched = self._find_missing(block)
         self._sought -= matched
         table = table.replace_schema_metadata(add_matched(table.schema, matched))
-        return table if self._is_strict else _insert_rejected(table, dict(zip(numbers, rejects, strict=True)))
+        if self._is_strict:
+            return table
+        table = _insert_rejected(table, dict(zip(numbers, rejects, strict=True)))
+        return _reject_replaced(table) if self._is_damaged else table
 
     def _find_missing(self, block: memoryview) -> set[str]:
         """The texts for missing values, of those not seen before, that are whole fields in a block."""
@@ -187,8 +192,8 @@ class _CsvFile:
     def _require_utf_8(self, block: memoryview) -> memoryview:
         """The block in UTF-8: either it is UTF-8 already, or the whole file is Windows-1252.
 
-        If neither holds, invalid bytes are replaced where rows are rejected one by one. Arrow would check too, but not
-        the rows that it cannot read and hands to Python.
+        If neither holds, invalid bytes are replaced where rows are rejected one by one, as theirs will be. Arrow would
+        check too, but not the rows that it cannot read and hands to Python.
         """
         error = find_invalid_utf_8(block)
         if error is None and not self._is_windows:
@@ -211,6 +216,7 @@ class _CsvFile:
                 expected,
                 "save it as CSV in UTF-8, or name its encoding with --encoding where the model is trained",
             ) from error
+        self._is_damaged = True
         return memoryview(text.encode())
 
     def _require_closed_quotes(self, block: memoryview) -> None:
@@ -338,6 +344,16 @@ def _insert_rejected(table: pa.Table, rejects: dict[int, Any]) -> pa.Table:
         table = table.take(pa.array(np.cumsum(~is_rejected) - 1, pa.int64(), mask=is_rejected))
         faults = pc.replace_with_mask(faults, pa.array(is_rejected), pa.array(reasons))
     return table.append_column(FAULT, faults)
+
+
+def _reject_replaced(table: pa.Table) -> pa.Table:
+    """The rows of a block, with a reason for each that has replaced bytes in a column to read."""
+    faults = table[FAULT]
+    for name in table.column_names:
+        if kind_of(table[name].type) == "text" and name != FAULT:
+            is_replaced = pc.match_substring(table[name].cast(pa.string()), REPLACEMENT).fill_null(False)
+            faults = pc.if_else(is_replaced, f"{name} has bytes that are not UTF-8", faults)
+    return table.set_column(table.column_names.index(FAULT), FAULT, faults)
 
 
 def _has_words_of_high_bytes(block: memoryview) -> bool:

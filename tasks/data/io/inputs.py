@@ -5,7 +5,7 @@ Formats that can only be read from their beginning are spilled first. All are re
 
 import math
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeAlias, cast
@@ -70,6 +70,8 @@ SHOWN = 40  # columns that a message lists
 TOLERATED_PERCENT = 1  # rejects of tables and pictures that are tolerated
 SHARD_BYTES = 2**31
 MOST_PICTURES, MOST_PACKED_PICTURES = 2**11, 2**13  # in a shard
+AVERAGED = "with a level or a missing value that the model has not seen, which counts as the average"
+NO_FAULTS: Mapping[int, str] = {}
 NESTED = "unsupported"  # the kind of a column of lists and the like
 
 
@@ -188,15 +190,24 @@ def encode(file: InputFile, first: int, batch: pa.RecordBatch, spec: ReadSpec) -
         fault = describe_fault(column.kind, arrays[at][row].as_py(), values[row, at], column.form, column.part)
         return f"{column.source or name} is {fault}"
 
-    faults = _find_faults(values, spec, describe) | faults
-    return make_batch(file, first, values, faults, _copy_columns(batch, spec), _encode_target(batch, spec))
+    faults, notes = _judge_rows(values, spec, describe, faults)
+    return make_batch(file, first, values, faults, _copy_columns(batch, spec), _encode_target(batch, spec), notes)
 
 
-def _find_faults(values: Array, spec: ReadSpec, describe: Callable[[int, int], str]) -> dict[int, str]:
-    """Why rows may not be fed to the model, by number: ``describe`` words the first invalid value (row, column)."""
-    valid = spec.is_valid(values)
+def _judge_rows(
+    values: Array, spec: ReadSpec, describe: Callable[[int, int], str], faults: Mapping[int, str] = NO_FAULTS
+) -> tuple[dict[int, str], tuple[str, ...]]:
+    """Why rows may not be fed to the model, by number, besides ``faults``; and a note on each that has an average.
+
+    ``describe`` words the first invalid value (row, column).
+    """
+    valid, unseen = spec.is_valid(values), spec.is_unseen(values)
+    if spec.unknown == "reject":
+        valid &= ~unseen
     rows = [] if valid.all() else np.flatnonzero(~valid.all(axis=1)).tolist()
-    return {row: describe(row, int(np.argmin(valid[row]))) for row in rows}
+    faults = {row: describe(row, int(np.argmin(valid[row]))) for row in rows} | dict(faults)
+    averaged = set(np.flatnonzero(unseen.any(axis=1)).tolist()) - faults.keys() if unseen.any() else ()
+    return faults, (AVERAGED,) * len(averaged)
 
 
 def _copy_columns(batch: pa.RecordBatch, spec: ReadSpec) -> pa.Table | None:
@@ -382,8 +393,8 @@ def _array_batches(file: InputFile, start: int, stop: int, spec: ReadSpec) -> It
         y = None if y_true is None else y_true[first : first + len(rows)]
         if recipe.columns:
             values = recipe.encode(rows)
-            faults = _find_faults(values, spec, partial(_describe_code, recipe.columns, values))
-            yield make_batch(file, first, values, faults, y_true=y)
+            faults, notes = _judge_rows(values, spec, partial(_describe_code, recipe.columns, values))
+            yield make_batch(file, first, values, faults, y_true=y, notes=notes)
         elif array.shape[1:] == recipe.input.shape:  # read later, batch by batch, by the model
             yield make_batch(file, first, rows, y_true=y)
         else:

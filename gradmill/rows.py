@@ -421,7 +421,8 @@ def _warn_of_unknown_levels(features: NDArray[np.float32], columns: Sequence[Inp
     """Count the rows with unknown levels; without the levels, the texts of these warnings are few in a long process."""
     is_unknown = np.array([column.kind == "category" for column in columns]) & (features == UNKNOWN)
     if count := np.count_nonzero(is_unknown.any(axis=1)):
-        names = dict.fromkeys(columns[at].input_name for at in np.flatnonzero(is_unknown.any(axis=0)))
+        shares = zip(columns, is_unknown.any(axis=0), strict=True)
+        names = dict.fromkeys(column.input_name for column, has_unknown in shares if has_unknown)
         found = f"{count:,} of {len(features):,} rows have a level that the model has not seen ({', '.join(names)})"
         warnings.warn(f"{found}; it counts as the average, unless unknown is 'reject'", stacklevel=5)
 

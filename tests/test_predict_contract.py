@@ -172,9 +172,9 @@ def test_a_row_that_the_model_cannot_take_is_a_reject_with_its_reason_and_one_th
     else:
         WRITERS[name](rows, path)
     unseen = [at for at, (_, reason, passes) in enumerate(cases) if reason and passes]
-    for options in (("--unknown", "reject"), ()):
-        said = f"{len(unseen)} of {len(rows)} rows with a level or a missing value that the model has not seen"
-        done = predicted(path, "--max-rejects", "99", *options, said=[said] if unseen and not options else ())
+    for options in (["--unknown", "reject"], list[str]()):
+        note = f"{len(unseen)} of {len(rows)} rows with a level or a missing value that the model has not seen"
+        done = predicted(path, "--max-rejects", "99", *options, said=[note] if unseen and not options else ())
         faults = {at: reason for at, (_, reason, _) in enumerate(cases) if reason and (options or at not in unseen)}
         assert (rejects(done), done["averaged"]) == (faults, 0 if options else len(unseen))
         good = [at for at in range(len(rows)) if at not in faults]

@@ -557,7 +557,10 @@ def test_parts_are_those_that_can_vary(case: str, tmp_path: Path) -> None:
         assert column(inspect(file, "--no-date-parts"), "when")["role"] == "left out"
 
 
-def test_a_zone_that_nobody_knows_is_named(tmp_path: Path) -> None:
+def test_a_zone_that_nobody_knows_is_named_and_so_is_a_date_before_the_year_1(tmp_path: Path) -> None:
+    days = ["2024-01-01", "0000-01-01", "2024-02-02", "2024-03-03"] * 100
+    file = written(tmp_path / "days.csv", {"when": days, "y": np.arange(400) % 7})
+    assert "when is '0000-01-01' in row 1" in inspect(file, code=4)["error"]["found"]
     zoned = pa.array(np.arange(400) * 10**6, pa.timestamp("s", "Foo/Bar"))
     file = written(tmp_path / "rows.parquet", {"when": zoned, "y": np.arange(400) % 7})
     assert "Foo/Bar" in inspect(file, code=4)["error"]["found"]

@@ -174,17 +174,15 @@ def test_no_value_of_json_lines_vanishes_where_numbers_turn_into_text(
     assert found.data["code"].to_pylist() == [None if value is None else str(value) for value in values]
 
 
-@pytest.mark.parametrize(
-    ("name", "head", "words"), [("t.csv", b"a,b ", "a row of more"), ("t.json", b"\n [1 ", "array")]
-)
+@pytest.mark.parametrize(("name", "head"), [("t.csv", b"a,b "), ("t.json", b"\n [1 ")])
 def test_a_file_without_ends_of_lines_is_not_read_whole(
-    monkeypatch: pytest.MonkeyPatch, name: str, head: bytes, words: str
+    monkeypatch: pytest.MonkeyPatch, name: str, head: bytes
 ) -> None:
     monkeypatch.setattr(tabular, "BLOCK_BYTES", 2**10)
     monkeypatch.setattr(tabular, "MAX_ROW_BYTES", 2**12)
     stream = io.BytesIO(head + b"x" * 2**20)
     read_some = json_batches if name == "t.json" else csv_batches
-    with pytest.raises(DataError, match=words):
+    with pytest.raises(DataError, match="a row of more"):
         list(read_some(stream, name, Selection()))
     assert stream.tell() <= 2**12
 

@@ -328,7 +328,7 @@ class _TableReader:
         if len(rows) and name not in self._misfits:
             row = self.starts[-1] - self.starts[-2] + int(rows[0])
             try:
-                shown = str(values[int(rows[0])])[:SHOWN]
+                shown = values.slice(int(rows[0]), 1).cast(pa.string())[0].as_py()[:SHOWN]  # Python knows no year 0
             except Exception:  # a moment in an unknown time zone
                 shown = f"of type {values.type}"
             found = f"{name} is {shown!r} in row {row:,} of {path} (rows count from 0)"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -102,6 +103,23 @@ def test_a_column_of_folders_stands_where_the_files_have_it_also_where_they_have
     assert [(each["name"], each["levels"]) for each in found["columns"]] == [("c", ["a"]), ("x", []), ("y", [])]
     written(path, pa.table([pa.array(each) for each in (N, X, N, Y)], ["c", "x", "c", "y"]))
     inspect(tmp_path, "--ignore", "c")
+
+
+def test_row_names_as_pandas_writes_them_may_be_in_some_files_of_a_folder(artifacts: Path, tmp_path: Path) -> None:
+    frame, folder = pd.DataFrame({"x": X, "c": every("a", "b"), "y": Y}), tmp_path / "days"
+    folder.mkdir()
+    frame[:150].to_csv(folder / "1.csv")
+    frame[150:300].to_csv(folder / "2.csv", index=False)
+    frame[300:].set_index(N[300:].astype(str)).to_parquet(folder / "3.parquet")
+    found = inspect(folder)
+    assert {each["name"] for each in found["columns"] if each["role"] == "feature"} == {"x", "c"}
+    assert rules(found, "note").keys() == {"index Unnamed: 0", "index __index_level_0__"}
+    retrain("linear-regression", "daily", folder)
+    frame[:50].assign(x=X[50:100]).to_csv(folder / "4.csv")
+    assert ask("retrain", "daily", "--no-predict")["outcome"] == "published"
+    frame[:150].assign(**{"": 7.5}).iloc[:, [3, 0, 1, 2]].to_csv(folder / "1.csv", index=False)
+    error = inspect(folder, code=4)["error"]
+    assert "without column Unnamed: 0" in error["found"]
 
 
 @pytest.mark.slow

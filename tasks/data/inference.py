@@ -1,7 +1,7 @@
 """The kinds of a table's columns, inferred over all rows, and which columns become features."""
 
 import itertools
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -97,7 +97,7 @@ def infer_features(table: Table, request: Request) -> Features:
 
 def value_kind(table: Table, name: str) -> str:
     """The kind of the values by themselves: number, boolean, date, null, unfit, or text that reads as none of these."""
-    if any(each.is_error and each.column == name for each in table.findings):
+    if any(each.is_error and each.column == name and not _is_partial_index(each) for each in table.findings):
         return "unfit"  # the reader has reported why
     column = table.data[name]
     kind = tabular.kind_of(column.type)
@@ -149,7 +149,7 @@ def _infer_kind(table: Table, name: str, request: Request) -> InferredKind:
 
 
 def _names_rows(table: Table, name: str, kind: str, request: Request) -> bool:
-    """Whether a column has a different whole number, or a different text, in every row of each file.
+    """Whether a column has a different whole number, or a different text, in every row of each file that has it.
 
     A code for missing values may be one of them.
     """
@@ -160,8 +160,20 @@ def _names_rows(table: Table, name: str, kind: str, request: Request) -> bool:
     values = np.zeros(1) if kind == "text" else statistics.to_numbers(column.drop_null())
     are_whole = np.array_equal(values, np.floor(values))  # NaN does not equal itself
     return are_whole and all(
-        each.null_count <= num_codes and len(each.drop_null().unique()) == len(each) - each.null_count for each in files
+        each.null_count <= num_codes and len(each.drop_null().unique()) == len(each) - each.null_count
+        for each in files
+        if each.null_count < len(each)
     )
+
+
+def drop_partial_indexes(findings: Iterable[Finding], features: Features, request: Request) -> list[Finding]:
+    """The reader's findings without those of row names that only some files have and that no model takes."""
+    used = {column.input_name for column in features.columns} | {request.target, request.split.column}
+    return [each for each in findings if not _is_partial_index(each) or each.column in used]
+
+
+def _is_partial_index(finding: Finding) -> bool:
+    return finding.rule == "missing-column" and finding.column in INDEX_NAMES
 
 
 def _find_leading_zeros(table: Table, name: str) -> Finding | None:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from tasks.data import drift, quality_checks, row_hash, statistics
-from tasks.data.inference import Features, infer_features, value_kind
+from tasks.data.inference import Features, drop_partial_indexes, infer_features, value_kind
 from tasks.data.io import date_parts
 from tasks.data.io.batches import keep_copies
 from tasks.data.io.discovery import DataFiles, find_table
@@ -96,7 +96,8 @@ def examine_table(
     if options.window != NO_WINDOW:
         targets = keep_window(table, targets, request)
     features, rows = inferring.result(), None
-    findings = [correct_advice(each, request.target) for each in table.findings]
+    of_reader = drop_partial_indexes(table.findings, features, request)
+    findings = [correct_advice(each, request.target) for each in of_reader]
     findings += [*features.findings, *targets.findings, *check_constant(request.target, targets)]
     if unmatched := request.new_missing - table.matched:
         found = f"no value is {format_names(sorted(unmatched), 10)}, which --missing names"

@@ -25,8 +25,7 @@ from numpy.typing import NDArray
 
 from tasks.data.prepared_splits import read_arrays
 from tasks.data.recipe import Column
-from tasks.errors import DataError
-from tasks.machine import parallel, resources
+from tasks.machine import parallel
 from tasks.machine.arrays import Array
 from tasks.store.record_base import FileRef
 from tasks.store.verified_files import RESTORE
@@ -42,21 +41,7 @@ FIRST_COPY = np.uint64(0)
 BLOCK = 2**15  # rows that fit the processor's cache
 LOOKUP_BLOCK = 2**17  # rows that are looked up at once
 SAMPLE = 20_000  # rows from which profiles are made
-BYTES_PER_ROW = 112  # hashing took 80 where every row has an equal one (49 where none has), and more is held
 PARTS = "train", "other"  # of a file of row digests
-
-
-def check_memory(num_rows: int) -> None:
-    """Refuse more rows than this machine can hash, before memory is taken for them.
-
-    Raises:
-        DataError: there are too many rows.
-    """
-    most = resources.memory_limit() // BYTES_PER_ROW
-    if num_rows > most:
-        expected = f"at most {most:,} rows, which the {resources.memory_limit() / 2**30:.3g} GiB of memory here take"
-        action = "name fewer files with --data, or use a machine with more memory"
-        raise DataError(f"{num_rows:,} rows", expected, action)
 
 
 def hash_levels(levels: Iterable[str]) -> Hashes:
@@ -160,8 +145,10 @@ def find_equal_rows(hashes: Hashes) -> tuple[RowNumbers, RowNumbers]:
     keys = hashes & ~lowest
     keys |= np.arange(len(hashes), dtype=np.uint64)
     keys.sort()
-    alike = np.flatnonzero(keys[1:] ^ keys[:-1] <= lowest)
-    rows = (keys[np.union1d(alike, alike + 1)] & lowest).astype(np.int64)
+    is_like_next = keys[1:] ^ keys[:-1] <= lowest
+    is_alike = np.append(is_like_next, False)[: len(keys)]
+    is_alike[1:] |= is_like_next
+    rows = (keys[is_alike] & lowest).view(np.int64)
     order, sizes = _group(hashes[rows])
     is_repeated = sizes > 1
     return rows[order[np.repeat(is_repeated, sizes)]], sizes[is_repeated]

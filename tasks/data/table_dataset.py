@@ -90,7 +90,6 @@ def examine_table(
 
     Encoded rows are mapped from a file in ``folder``, and vanish with it.
     """
-    row_hash.check_memory(len(table.data))
     inferring = parallel.start(infer_features, table, request)
     targets, options = read_target(table, request, task), request.options
     if options.window != NO_WINDOW:

@@ -20,8 +20,12 @@ from tasks.data.io.tabular import CODE, MAX_COLUMNS, DateForm, Kind, LevelCodes,
 from tasks.data.levels import Levels, find_levels
 from tasks.data.report import Finding, error, note, warning
 from tasks.errors import DataError
+from tasks.machine import resources
+from tasks.machine.run_messages import print_message
 from tasks.machine.words import format_names, pluralize
 
+BYTES_PER_ROW = 88  # of memory, where every row has an equal one
+MUCH_MEMORY = 2**30  # which is said before it is taken
 SHOWN = 40  # characters of a value that are shown
 CORRECT = "correct the value, name it with --missing if it stands for a missing one"  # the beginning of advice
 MONTHS = DateForm(date_parts.MONTH_FORM, needs_date=True)
@@ -99,8 +103,12 @@ def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Ta
     text in all. Text with numbers in another form (``number_forms``) is read as numbers.
 
     Raises:
-        DataError: no row can be read. Everything else that is wrong is in ``findings``.
+        DataError: no row can be read, or there are more than fit into memory. Everything else that is wrong is in
+            ``findings``.
     """
+    _check_memory(num_promised := sum(tabular.count_promised(file) for file in files.files))
+    if (size := num_promised * BYTES_PER_ROW) > MUCH_MEMORY:
+        print_message(f"{num_promised:,} rows take about {size / 2**30:.1f} GiB of memory")
     first = reader = _TableReader(files.by_content(), selection, buffer_file)
     kinds = {name: set[Kind]().union(*by_file.values()) for name, by_file in reader.kinds.items()}
     may_be_dates = {name for name, each in kinds.items() if each == {"date", "text"} and selection.finds_dates(name)}
@@ -153,6 +161,22 @@ def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Ta
         said = f"errors of Excel, such as {min(errors)}, are read as missing values"
         findings.append(note("excel-errors", None, said, "correct the formulas, if these should have values"))
     return replace(table, findings=tuple(findings), padded_values=first.padded_values, matched=matched)
+
+
+def _find_most_rows() -> int:
+    return resources.memory_limit() // BYTES_PER_ROW
+
+
+def _check_memory(num_rows: int) -> None:
+    """Refuse more rows than this machine can hash, before memory is taken for them.
+
+    Raises:
+        DataError: there are too many rows.
+    """
+    if num_rows > (most := _find_most_rows()):
+        expected = f"at most {most:,} rows, which the {resources.memory_limit() / 2**30:.3g} GiB of memory here take"
+        action = "name fewer files with --data, or use a machine with more memory"
+        raise DataError(f"{num_rows:,} rows", expected, action)
 
 
 def _find_date_form(table: Table, name: str, zoned_texts: set[str]) -> DateForm | Finding | None:
@@ -222,6 +246,7 @@ class _TableReader:
         self._nested: dict[str, Finding] = {}  # by column
         self._misfits: dict[str, Finding] = {}  # by column: the first number in another form
         self._levels: dict[str, LevelCodes] = {}
+        most_rows = _find_most_rows()
         with pa.OSFile(str(path), "wb") as sink:
             for file in files.files:
                 self.starts.append(self.starts[-1])
@@ -231,8 +256,11 @@ class _TableReader:
                         if batch.num_rows:
                             tabular.write_batch(sink, pa.RecordBatch.from_pydict(columns))
                             self.starts[-1] += batch.num_rows
+                            if self.starts[-1] > most_rows:
+                                break
                 except DataError as fault:
                     self._faults[file.path] = fault
+                _check_memory(self.starts[-1])
         if self._faults and (len(self._faults) == len(files.files) or not self.starts[-1]):
             raise self._faults[min(self._faults)]
         if not self.starts[-1]:

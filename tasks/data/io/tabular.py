@@ -11,7 +11,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -22,7 +22,7 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from gradmill.rows import EXCEL_ERRORS, NO_SIGN, SIGNS, number_pattern, plain_number, read_missing
-from tasks.data.io.discovery import broken_file, explain_file_errors
+from tasks.data.io.discovery import DataFile, broken_file, explain_file_errors
 from tasks.data.levels import format_values
 from tasks.errors import DataError
 from tasks.machine import resources
@@ -275,6 +275,14 @@ def parquet_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa
         yield without_rows(file.schema_arrow)
         for batch in file.iter_batches(BATCH_ROWS, columns=_list_supported(file.schema_arrow, selection)):
             yield validate_text(batch)
+
+
+def count_promised(file: DataFile) -> int:
+    """The rows that the footer of a local Parquet file promises; 0 where nothing is known before it is read."""
+    if file.suffix == ".parquet" and (file.copy or not file.is_remote):
+        with suppress(Exception), file.open() as stream:  # whatever is wrong is reported when it is read
+            return int(pq.read_metadata(stream).num_rows)
+    return 0
 
 
 @contextmanager

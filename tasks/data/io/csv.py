@@ -6,12 +6,13 @@ import io
 import itertools
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
+from numpy.typing import NDArray
 
 from gradmill.rows import EXCEL_ERRORS, WHOLE_FORM
 from tasks.data.io import headers
@@ -76,6 +77,13 @@ def csv_batches(stream: Any, name: str, selection: Selection, bad_rows: BadRows 
     yield without_rows(pa.schema(fields, {DELIMITER: file.delimiter, **file.header_notes}))
     for table in parallel.read_ahead(map(file.parse, itertools.chain([first], blocks))):
         yield from table.to_batches()
+
+
+class Ragged(NamedTuple):
+    """Rows of a block that have more or fewer fields than the header."""
+
+    rows: NDArray[np.int64]  # (n,) numbers among the block's rows, from 0
+    fields: NDArray[np.int64]  # (n,) how many each has
 
 
 class _CsvFile:
@@ -153,20 +161,15 @@ class _CsvFile:
             self._was_said = True
         if _has_quotes(block) and bytes(block).count(b'"') % 2:
             self._require_closed_quotes(block)
-        rejects = list[Any]()
+        ragged = Ragged(np.empty(0, np.int64), np.empty(0, np.int64))
         try:
-            table = self._read(block, rejects, use_threads=True)
+            table = self._read(block)
         except pa.ArrowException:
-            table = None
-        if table is None or rejects:  # one thread knows the numbers of rows, and reads those of any length
-            rejects.clear()
-            with explain_file_errors(self._name, "CSV"):
-                table = self._read(block, rejects, use_threads=False)
-        numbers = [int(row.number) - 1 - self._header_rows for row in rejects]
-        count = len(table) + len(rejects)
-        if self._is_strict and rejects:
-            is_cut = block[-1] not in b"\r\n" and numbers == [count - 1]
-            raise self._describe_ragged(self._rows + numbers[0], rejects, self._rows + count, is_cut)
+            table, ragged = self._read_around(block)
+        count = len(table) + len(ragged.rows)
+        if self._is_strict and len(ragged.rows):
+            is_cut = block[-1] not in b"\r\n" and ragged.rows.tolist() == [count - 1]
+            raise self._describe_ragged(ragged, self._rows, self._rows + count, is_cut)
         self._header_rows = 0
         self._rows += count
         matched = self._find_missing(block)
@@ -174,8 +177,27 @@ class _CsvFile:
         table = table.replace_schema_metadata(add_matched(table.schema, matched))
         if self._is_strict:
             return table
-        table = _insert_rejected(table, dict(zip(numbers, rejects, strict=True)))
+        table = _insert_rejected(table, ragged, len(self.names))
         return _reject_replaced(table) if self._is_damaged else table
+
+    def _read_around(self, block: memoryview) -> tuple[pa.Table, Ragged]:
+        """The rows of a block that have as many fields as the header, and the others.
+
+        Arrow hands ragged rows to Python one by one, which takes far longer than to read them. It does so only where
+        quotes stand inside of fields. One thread knows the numbers of rows, and reads those of any length.
+        """
+        if found := _find_ragged(block, self.delimiter, len(self.names), self._header_rows):
+            ragged, rest = found
+            with contextlib.suppress(pa.ArrowException):
+                is_empty = not bytes(rest).strip(b"\r\n")
+                nothing = pa.table({name: pa.nulls(0) for name in self._included})
+                return nothing if is_empty else self._read(rest), ragged
+        rejects = list[Any]()
+        with explain_file_errors(self._name, "CSV"):
+            table = self._read(block, rejects)
+        rows = [int(row.number) - 1 - self._header_rows for row in rejects]
+        fields = [row.actual_columns for row in rejects]
+        return table, Ragged(np.array(rows, np.int64), np.array(fields, np.int64))
 
     def _find_missing(self, block: memoryview) -> set[str]:
         """The texts for missing values, of those not seen before, that are whole fields in a block."""
@@ -235,13 +257,20 @@ class _CsvFile:
             reason = f"row {last[0]} (from 0) has a quote that is never closed"
             raise broken_file(self._name, reason, "a second quote where the field ends")
 
-    def _read(self, block: memoryview, rejects: list[Any], use_threads: bool) -> pa.Table:
-        """The rows of a block that have as many fields as the header; the others are added to ``rejects``."""
+    def _read(self, block: memoryview, rejects: list[Any] | None = None) -> pa.Table:
+        """The rows of a block; ragged ones are added to ``rejects``, by one thread.
+
+        Raises:
+            pyarrow.ArrowException: a row cannot be read, or is ragged and there is no list for it.
+        """
 
         def reject(row: Any) -> str:
+            if rejects is None:
+                return "error"
             rejects.append(row)
             return "skip"
 
+        use_threads = rejects is None
         # Arrow requires distinct names; several may be blank, and these columns are not read
         names = [f"{FAULT}.{at}" if each in self.names[:at] else each for at, each in enumerate(self.names)]
         table = pyarrow.csv.read_csv(
@@ -268,8 +297,9 @@ class _CsvFile:
         if with_points := {each for each in self._whole if pa.types.is_floating(table.schema.field(each).type)}:
             self._whole -= with_points
             self._types |= dict.fromkeys(with_points, TEXT)
-            rejects.clear()
-            return self._read(block, rejects, use_threads)
+            if rejects is not None:
+                rejects.clear()
+            return self._read(block, rejects)
         return table
 
     def _find_header_line(self) -> int:
@@ -278,20 +308,21 @@ class _CsvFile:
         lines, rows = zip(*self._read_head(delimiter, SNIFFED_ROWS), strict=True)
         return int(lines[headers.find_header_row(rows)])
 
-    def _describe_ragged(self, first: int, rejects: list[Any], rows: int, is_cut: bool) -> DataError:
-        """The error for rows whose fields do not match the header; the first of them is row ``first``."""
-        fields, expected = rejects[0].actual_columns, len(self.names)
+    def _describe_ragged(self, ragged: Ragged, rows_before: int, rows: int, is_cut: bool) -> DataError:
+        """The error for rows of a block whose fields do not match the header."""
+        first, fields, expected = rows_before + int(ragged.rows[0]), int(ragged.fields[0]), len(self.names)
         if is_cut and fields < expected:
             reason = f"it ends inside row {first} (from 0), after {pluralize(fields, 'field')}"
             return broken_file(self._name, reason, pluralize(expected, "field"))
         action = "quote fields that contain the delimiter, and write the file again"
-        if 2 * len(rejects) > rows:
+        if 2 * len(ragged.rows) > rows:
             action = (
                 f"if the first line is not the header, name its line, as with --header {self._find_header_line()}; if "
                 f"the header has no name for the first column, as R writes it, add one; otherwise {action}"
             )
+        num_ragged = pluralize(len(ragged.rows), "row")
         return DataError(
-            f"{pluralize(len(rejects), 'row')} of {rows:,} in {self._name} with more or fewer fields than the header: "
+            f"{num_ragged} of {rows:,} in {self._name} with more or fewer fields than the header: "
             f"the first is row {first}, with {fields} (rows count from 0)",
             pluralize(expected, "field"),
             action,
@@ -332,17 +363,47 @@ def _drop_spaces(block: memoryview, delimiter: str) -> memoryview:
     return memoryview(np.delete(text, spaces).tobytes()) if len(spaces) else block
 
 
-def _insert_rejected(table: pa.Table, rejects: dict[int, Any]) -> pa.Table:
+def _find_ragged(
+    block: memoryview, delimiter: str, num_fields: int, header_rows: int
+) -> tuple[Ragged, memoryview] | None:
+    """The rows of a block that have another number of fields, and the block without them.
+
+    None where a quote stands inside of a field, of which this would be misled.
+    """
+    text = np.frombuffer(block, np.uint8)
+    is_outside = np.ones(len(text), bool)
+    if _has_quotes(block):
+        quotes = np.flatnonzero(text == ord('"'))
+        around = np.concatenate([[ord("\n")], text, [ord("\n")]])
+        outside = np.concatenate([around[quotes[::2]], around[quotes[1::2] + 2]])
+        if not np.isin(outside, [ord(delimiter), ord('"'), *b"\r\n"]).all():
+            return None
+        is_outside = np.bitwise_xor.accumulate((text == ord('"')).view(np.uint8)) == 0
+    is_end = (text == ord("\n")) & is_outside
+    is_end[:-1] |= (text[:-1] == ord("\r")) & (text[1:] != ord("\n")) & is_outside[:-1]
+    is_end[-1] = True
+    ends = np.flatnonzero(is_end) + 1
+    starts = np.append(0, ends[:-1])
+    is_delimiter = (text == ord(delimiter)) & is_outside
+    fields = np.add.reduceat(is_delimiter, starts, dtype=np.int64) + 1
+    is_row = ~np.isin(text[starts], [*b"\r\n"])  # Arrow skips empty lines
+    is_ragged = is_row & (fields != num_fields)
+    is_ragged[np.flatnonzero(is_row)[:header_rows]] = False
+    rest = text[~np.repeat(is_ragged, ends - starts)]
+    return Ragged(np.flatnonzero(is_ragged[is_row]) - header_rows, fields[is_ragged]), memoryview(rest.tobytes())
+
+
+def _insert_rejected(table: pa.Table, ragged: Ragged, num_fields: int) -> pa.Table:
     """All rows of a block in their places, with rejected rows as nulls, and the reasons."""
-    rows = len(table) + len(rejects)
-    faults = pa.nulls(rows, pa.string())
-    if rejects:
-        is_rejected = np.zeros(rows, bool)
-        is_rejected[[*rejects]] = True
-        pairs = [(row.actual_columns, row.expected_columns) for row in rejects.values()]
-        reasons = [f"{pluralize(actual, 'field')}, expected {expected}" for actual, expected in pairs]
+    num_rows = len(table) + len(ragged.rows)
+    faults = pa.nulls(num_rows, pa.string())
+    if len(ragged.rows):
+        is_rejected = np.zeros(num_rows, bool)
+        is_rejected[ragged.rows] = True
+        counts, places = np.unique(ragged.fields, return_inverse=True)
+        reasons = pa.array([f"{pluralize(count, 'field')}, expected {num_fields}" for count in counts.tolist()])
         table = table.take(pa.array(np.cumsum(~is_rejected) - 1, pa.int64(), mask=is_rejected))
-        faults = pc.replace_with_mask(faults, pa.array(is_rejected), pa.array(reasons))
+        faults = pc.replace_with_mask(faults, pa.array(is_rejected), reasons.take(pa.array(places)))
     return table.append_column(FAULT, faults)
 
 

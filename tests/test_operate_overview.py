@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.states import Running
+from prefect.client.schemas.objects import State
+from prefect.states import Pending, Running
 
 from candidate import Contender, write_job
 from command_line import answer, output, refused
 from flows.pages import overview as pages
-from flows.server import status, up
+from flows.server import deployments, status, up
 from prefect_api import post
 from store_state import seal_all
 from tasks.data.report import DataReport, Finding
@@ -272,6 +273,12 @@ def test_of_the_due_runs_of_a_deployment_the_newest_stays_and_the_others_are_nam
         post(prefect_api, f"deployments/{deployment}/create_flow_run", {"name": "asked for by hand"})
         up.leave_out_superseded(client)
         found = post(prefect_api, "flow_runs/filter", {"flow_runs": {"deployment_id": {"any_": [deployment]}}})
+        by_hand = client.read_flow_run(next(run["id"] for run in found if not run["auto_scheduled"]))
+        begun: State
+        for begun in (Pending(), Running()):  # after it was listed
+            client.set_flow_run_state(by_hand.id, begun)
+            assert not deployments.leave_out(client, by_hand, "late")
+            assert client.read_flow_run(by_hand.id).state_type == begun.type
         client.delete_deployment(deployment)
     found.sort(key=lambda run: run["expected_start_time"])
     *skipped, newest = [

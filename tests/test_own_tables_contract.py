@@ -8,6 +8,7 @@ import gzip
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ import pytest
 import safetensors.numpy
 
 from candidate import seal
-from command_line import assert_clear, typed
+from command_line import GRADMILL, assert_clear, in_own_mounts, typed
 from documents import ask, column, counts, inspect, load, retrain, rules
 from served_folders import serve
 from table_files import FORMATS, written
@@ -124,7 +125,7 @@ def test_row_names_as_pandas_writes_them_may_be_in_some_files_of_a_folder(artifa
 
 @pytest.mark.slow
 def test_tables_are_read_by_url_with_nothing_but_public_keys_in_its_query(
-    prefect_api: str, artifacts: Path, tmp_path: Path
+    prefect_api: str, on_server: None, artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("aiohttp")
     files = [written(tmp_path / f"t{suffix}", {"x": X, "c": every("a", "b"), "y": Y}) for suffix in FORMATS]
@@ -138,6 +139,11 @@ def test_tables_are_read_by_url_with_nothing_but_public_keys_in_its_query(
         for source in (f"{address}/missing.csv", "http://127.0.0.1:9/t.csv"):
             inspect(source, code=4)
         retrain("linear-regression", "own", f"{address}/t.csv?raw=true")
+        (small := tmp_path / "small").mkdir()
+        monkeypatch.setenv("TMPDIR", str(small))  # as in a container, where it is memory
+        mounted = in_own_mounts(f'mount -t tmpfs -o size=4k tmpfs "{small}"')
+        command = [*mounted, GRADMILL, "predict", f"{address}/t.parquet", "--name", "own"]
+        assert not subprocess.run(command, capture_output=True).returncode
     source = load(artifacts / "datasets/own/source.json")["source"]
     assert source == f"{address}/t.csv?raw=true"
 

@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,7 +13,7 @@ import pandas as pd  # type: ignore[import-untyped]
 import pyarrow as pa
 import pytest
 
-from command_line import assert_clear, typed
+from command_line import GRADMILL, assert_clear, in_own_mounts, typed
 from documents import ask, column, inspect, retrain
 from table_files import houses, written
 
@@ -169,7 +170,7 @@ def test_a_query_that_cannot_be_read_is_three_lines(
 
 
 def test_a_column_may_be_empty_in_many_rows_and_whole_numbers_and_fractions_in_others(
-    artifacts: Path, tmp_path: Path
+    artifacts: Path, tmp_path: Path, on_server: None
 ) -> None:
     with closing(sqlite3.connect(tmp_path / "shop.db")) as connection, connection:
         connection.execute("create table sales (area, rooms, price)")
@@ -181,3 +182,6 @@ def test_a_column_may_be_empty_in_many_rows_and_whole_numbers_and_fractions_in_o
     assert ask("predict", address, *query, "--name", "sold")["rows"] == 21_000
     seen = inspect(address, *query, "--target", "price")
     assert [each["kind"] for each in seen["columns"]] == ["number"] * 3
+    full = in_own_mounts(f'mount -t tmpfs -o size=64k tmpfs "{artifacts}/predictions/.answers"')
+    command = [*full, GRADMILL, "predict", address, *query, "--name", "sold"]
+    assert_clear(subprocess.run(command, capture_output=True, text=True), 1, "No space left", "free space")

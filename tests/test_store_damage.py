@@ -129,6 +129,9 @@ FORGED: dict[str, dict[str, Any]] = {
     "a run out of the folder": {"run": "../../x"},
     "no metrics": {"metrics": None},
     "no loss": {"metrics": {}},
+    "a loss below zero": {"metrics": {"test_loss": -1.0}},
+    "a figure that is text": {"metrics": {"test_loss": 1.0, "weights": [1.0, 2.0], "bias": "low"}},
+    "a figure too few": {"metrics": {"test_loss": 1.0, "r2": 0.5}},
     "no split": {"dataset": {"test": None}},
     "no model": {"files": {}},
     **{

@@ -222,6 +222,7 @@ REFUSED = [
         f"{NAME} '{url}'"
         for url in (
             "s33://consumers", "ftp://host/folder", "simplecache::s3://consumers", "s3://", "file:///",
+            "/x/../..", "file:/x/../..", "~/../../..",
             "~no-such-user/mirror", "", " ", "file://", "s3://user:hunter/2@consumers/m", "ftp://user:hunter/2@host",
             "az://c/m?sig=hunter/2",
         )

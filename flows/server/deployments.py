@@ -278,6 +278,9 @@ def _plan_runs(client: SyncPrefectClient, deployment: DeploymentResponse) -> lis
 
 def leave_out(client: SyncPrefectClient, run: FlowRun, reason: str) -> bool:
     """Cancel a run that has not begun; return whether it had not."""
+    state_now = client.read_flow_run(run.id).state
+    if state_now is None or not state_now.is_scheduled():  # the server would cancel a run that is going on
+        return False
     state = State(type=StateType.CANCELLED, name=SKIPPED, message=reason)
     return client.set_flow_run_state(run.id, state).status == SetStateStatus.ACCEPT
 

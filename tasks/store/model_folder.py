@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Self, TypeVar
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, NonNegativeFloat, model_validator
 
 from tasks.data.recipe import Recipe
 from tasks.errors import DataError, UsageError
@@ -99,7 +99,7 @@ class TrainingOutcome(Document):
 class Metrics(ExtensibleDocument):
     """The figures of every listing, and others that depend on the task."""
 
-    test_loss: float
+    test_loss: NonNegativeFloat
     test_accuracy: float | None = Field(None, exclude_if=lambda value: value is None)
 
 
@@ -134,6 +134,14 @@ class Lineage(RootDocument):
     def _whose_classes_differ(self) -> Self:
         if len(set(self.dataset.class_names)) != len(self.dataset.class_names):
             raise ValueError("dataset.class_names: two of them are equal")
+        return self
+
+    @model_validator(mode="after")
+    def _whose_figures_are_those_of_its_task(self) -> Self:
+        try:
+            TASKS[self.dataset.task].summary(dict(self.metrics))
+        except (LookupError, TypeError, ValueError) as error:
+            raise ValueError(f"metrics: {error}") from error
         return self
 
     def describe_model(self, version: int) -> ModelMetadata:

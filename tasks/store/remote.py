@@ -25,9 +25,12 @@ def check(url: str) -> None:
     Raises:
         UsageError: the URL has credentials, or a protocol without a package or without atomic replacement.
     """
+    from fsspec.core import url_to_fs
+
     protocol, path = split(url)
     if protocol in LOCAL:
-        if not path.strip() or os.path.realpath(path) == "/":  # neither the working directory nor the root is meant
+        # Neither the working directory nor the root is meant; fsspec resolves ~ and file:/
+        if not path.strip() or os.path.realpath(url_to_fs(url)[1]) == "/":
             raise UsageError(f"{url!r} names no folder", "a URL, or a path", "name one")
         if path.startswith("~") and os.path.expanduser(path) == path:  # noqa: PTH111  (no error)
             raise UsageError(f"{url}: no such user", "a path", "name another")

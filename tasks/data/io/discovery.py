@@ -1,5 +1,6 @@
 """Which files a path, a folder, a glob or a URL stands for, except files that are half written or our own."""
 
+import errno
 import fnmatch
 import functools
 import glob
@@ -115,7 +116,8 @@ class DataFile(NamedTuple):
                 yield pa.CompressedInputStream(raw, "gzip")
             elif self.suffix in TYPED_SUFFIXES and ((self.is_remote and not self.copy) or is_large_batch):
                 # many servers serve no ranges, and others may truncate a file
-                copy = stack.enter_context(tempfile.TemporaryFile())
+                place = artifact_paths.root()  # /tmp may be memory
+                copy = stack.enter_context(tempfile.TemporaryFile(dir=place if place.is_dir() else None))
                 shutil.copyfileobj(raw, copy)
                 copy.flush()
                 yield stack.enter_context(pa.memory_map(f"/proc/self/fd/{copy.fileno()}"))
@@ -508,6 +510,8 @@ def _explain_url_errors(url: str) -> Iterator[None]:
             f"install the extra [remote], or {pip_install('fsspec', package)}",
         ) from error
     except Exception as error:
+        if _is_full_disk(error):
+            raise
         cause = error.__cause__ if isinstance(error.__cause__, Exception) else error  # as of fsspec's FileNotFoundError
         reason = " ".join(str(cause).split())[:MAX_REASON]
         raise DataError(
@@ -524,6 +528,8 @@ def _explain_url_errors(url: str) -> Iterator[None]:
 def explain_file_errors(path: object, expected: str = "", action: str = "") -> Iterator[None]:
     """Treat any exception as the file's fault: parsers and decompressors raise too many kinds to list.
 
+    Only a full disk is none.
+
     Raises:
         DataError: something was raised.
     """
@@ -532,7 +538,14 @@ def explain_file_errors(path: object, expected: str = "", action: str = "") -> I
     except GradmillError:
         raise
     except Exception as error:
+        if _is_full_disk(error):
+            raise
         raise broken_file(path, next(iter(str(error).splitlines()), type(error).__name__), expected, action) from error
+
+
+def _is_full_disk(error: Exception) -> bool:
+    """Whether a copy of the data could not be written."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def broken_file(path: object, reason: object, expected: str = "", action: str = "") -> DataError:

@@ -2,23 +2,28 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler
+from typing import Any
+from uuid import uuid4
 
 import httpx
 import prefect
 import pytest
 import yaml
+from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_API_URL, temporary_settings
 
 from command_line import assert_clear, gradmill
 from conftest import REPOSITORY
 from duty import free_port
-from flows.server import api, prefect_server
+from flows.server import api, deployments, prefect_server
 from http_stand_ins import Answer, answered, played
 from tasks.errors import EnvironmentProblem
 
@@ -171,3 +176,22 @@ def test_commands_say_that_credentials_are_missing_and_work_with_them(
     assert CREDENTIALS.partition(":")[2] not in done.stdout + done.stderr
     for command, told in (("register", "deployments"), ("status", "models")):
         assert json.loads(gradmill(command, "--json").stdout)[told]
+
+
+class TiedRuns:
+    """A server on which all runs are due at once: it sorts them anew for every page, as PostgreSQL may."""
+
+    def __init__(self, number: int) -> None:
+        self.runs = [FlowRun(flow_id=uuid4(), expected_start_time=datetime.now(UTC)) for _ in range(number)]
+
+    def read_flow_runs(self, *, sort: str, limit: int, offset: int, **_: object) -> list[FlowRun]:
+        random.shuffle(self.runs)
+        if sort == "ID_DESC":
+            self.runs.sort(key=lambda run: run.id, reverse=True)
+        return self.runs[offset : offset + limit]
+
+
+def test_every_run_is_listed_once_though_many_are_due_at_once() -> None:
+    server: Any = TiedRuns(3 * api.PAGE + 1)
+    listed = [run.id for run in deployments.list_runs(server, "SCHEDULED")]
+    assert sorted(listed) == sorted(run.id for run in server.runs)

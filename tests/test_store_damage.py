@@ -132,6 +132,7 @@ FORGED: dict[str, dict[str, Any]] = {
     "a loss below zero": {"metrics": {"test_loss": -1.0}},
     "a figure that is text": {"metrics": {"test_loss": 1.0, "weights": [1.0, 2.0], "bias": "low"}},
     "a figure too few": {"metrics": {"test_loss": 1.0, "r2": 0.5}},
+    "parameters without data": {"parameters": {"training": {"model": NAME, "implementation": "concise"}}},
     "no split": {"dataset": {"test": None}},
     "no model": {"files": {}},
     **{

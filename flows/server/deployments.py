@@ -194,7 +194,7 @@ def list_runs(
     Args:
         client: a client of the server.
         states: types of states.
-        sort: the order.
+        sort: the order of the first ones; all are listed by when they are due.
         limit: the maximum number, at most ``api.PAGE``; without it all are listed.
         wanted: further conditions, as in Prefect's filter.
     """
@@ -202,7 +202,9 @@ def list_runs(
     only = FlowRunFilter.model_validate({"state": state, "tags": OURS} | wanted)
     if limit:
         return client.read_flow_runs(flow_run_filter=only, sort=sort, limit=limit)
-    return api.read_pages(client.read_flow_runs, flow_run_filter=only, sort=sort)
+    # Times are not unique, so that a run might be on two pages, and another on none.
+    runs = api.read_pages(client.read_flow_runs, flow_run_filter=only, sort=FlowRunSort.ID_DESC)
+    return sorted({run.id: run for run in runs}.values(), key=lambda run: run.expected_start_time or FROM)
 
 
 def find_first_runs(

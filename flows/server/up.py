@@ -25,7 +25,6 @@ from uuid import UUID
 from prefect import settings
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
-from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Crashed
 
 from flows.pages import overview
@@ -310,10 +309,9 @@ class PeriodicChecks:
 
 def leave_out_superseded(client: SyncPrefectClient) -> None:
     """Keep only the newest of several due scheduled runs of a deployment; print the others."""
-    until, latest_first = {"before_": datetime.now(UTC)}, FlowRunSort.EXPECTED_START_TIME_DESC
-    due = deployments.list_runs(client, "SCHEDULED", expected_start_time=until, sort=latest_first)
+    due = deployments.list_runs(client, "SCHEDULED", expected_start_time={"before_": datetime.now(UTC)})
     newest = set[UUID | None]()
-    for run in due:
+    for run in reversed(due):
         if not run.auto_scheduled:  # somebody started it
             continue
         if run.deployment_id in newest and deployments.leave_out(client, run, SUPERSEDED):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field, NonNegativeFloat, model_validator
 
@@ -83,6 +83,9 @@ class RunParameters(ExtensibleDocument):
     """The parameters that the run was given."""
 
     training: RunTraining
+    name: str
+    data: dict[str, Any]
+    tuned: bool
 
 
 class TrainingOutcome(Document):

@@ -112,7 +112,7 @@ def of_champion(name: str, forget_accepted: bool = False) -> ChampionData | None
     if pointer is None:
         return None
     kept = model_folder.find_manifest(name, pointer.version)
-    data = ChampionData.from_splits(kept.dataset, kept.parameters.model_dump(mode="json")["data"]["window"])
+    data = ChampionData.from_splits(kept.dataset, kept.parameters.data.get("window", NO_WINDOW))
     if data and (forget_accepted or history.is_forgotten(history.list_changes(name), pointer.version)):
         return data.model_copy(update={"accepted": ()})
     return data

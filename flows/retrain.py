@@ -29,6 +29,7 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
     The champion is the newest version that passed the gates, until somebody promotes another version or rolls back.
     """
     run_names.require_own_store()
+    run_names.require_own_name(parameters.name)
     parameters = tuning_result.take_found(parameters, is_told=True)
     own_data.require_same_kind(parameters)
     devices.require(parameters.training.device)

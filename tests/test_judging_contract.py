@@ -395,4 +395,7 @@ def test_what_cannot_be_learned_is_said_in_three_lines_and_nothing_is_published(
     assert done.returncode == code, done.stderr
     if code:
         assert_clear(done, code, found)
+        assert_clear(
+            typed("predict", "--name", "m"), 2, "no model named m", "to do: see why", "gradmill models m --runs"
+        )
     assert model_folder.list_versions("m") == ([] if code else [1])

@@ -9,12 +9,14 @@ from uuid import UUID
 
 import httpx
 import pytest
+from prefect import tags
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.events.schemas.automations import EventTrigger
 from prefect.events.schemas.events import Resource, ResourceSpecification
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from command_line import answer, output, refused, typed
+from flows.retrain import retrain
 from flows.server import alerts, api, registration, up
 from flows.server.status import describe
 from prefect_ui import NAMES, Server, edit, keep
@@ -241,6 +243,7 @@ CANNOT = {
     f"{NIGHTLY} --param training.lr={'[' * 5000}": "",
     f"{NIGHTLY} --param lr=x": "lr",
     f"{NIGHTLY} --param training=5": "training",
+    f"{NIGHTLY} --param name=flats": "name=flats for retrain-houses",
     "schedule Houses --cron '0 3 * * *'": "Houses",
 }
 
@@ -255,6 +258,15 @@ def test_what_cannot_be_set_is_exit_2_and_changes_nothing(houses: Server) -> Non
     with without_server():
         refused(1, "pause softmax-nightly", "no gradmill up is running")
         refused(2, "schedule softmax-nightly --cron '61 3 * * *'", "61 3")
+        refused(2, f"{NIGHTLY} --param bad=1", "retrain-houses refuses bad: 1")
+
+
+@pytest.mark.slow
+def test_a_run_of_a_names_deployment_without_the_name_is_refused(prefect_api: str, artifacts: Path) -> None:
+    with tags("gradmill", "model:houses"), pytest.raises(UsageError) as caught:
+        retrain()
+    assert "a run of the deployment of houses with the parameters of softmax-regression" in caught.value.found
+    assert not (artifacts / "runs").exists()
 
 
 @pytest.mark.slow

@@ -27,12 +27,11 @@ def test_up_says_where_it_is_and_what_runs_next(duty: Duty) -> None:
     assert duty.lines[1].split() == ["Prefect", "UI", duty.ui]
     not_scheduled = {"evaluate", "tune-monthly"}
     assert {line.split()[1] for line in duty.lines if line.startswith("next")} == {*NAMES} - not_scheduled
-    other = str(duty.artifacts.with_name("other"))
-    for elsewhere, words in (
-        ({}, f"another gradmill up is running in {duty.artifacts}"),
-        ({"GRADMILL_ARTIFACTS": other}, f"port {duty.port} of 127.0.0.1 is taken"),
-    ):
-        assert_clear(duty.gradmill("up", "--port", str(duty.port), PREFECT_API_URL="", **elsewhere), 2, words)
+    other, words = (
+        {"GRADMILL_ARTIFACTS": str(duty.artifacts.with_name("other"))},
+        f"port {duty.port} of 127.0.0.1 is taken",
+    )
+    assert_clear(duty.gradmill("up", "--port", str(duty.port), PREFECT_API_URL="", **other), 2, words)
     assert (duty.artifacts / ".prefect").stat().st_mode & 0o077 == 0, "saved blocks hold secrets"
 
 

@@ -13,7 +13,9 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from prefect import flow
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.concurrency._leases import maintain_concurrency_lease
 from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
 from prefect.states import Cancelled, Completed, Crashed, exception_to_failed_state
 from prefect.utilities.asyncutils import run_coro_as_sync
@@ -22,11 +24,12 @@ from command_line import GRADMILL, assert_clear, typed
 from flows import interrupt
 from flows.cli.operate import trigger
 from flows.cli.options import nest_assignments
+from flows.pages import run_names
 from flows.server import api, connection, deployments, registration, status
 from prefect_api import post
 from prefect_ui import Server
 from tasks.errors import DataError, DeviceMissing, GateFailed, GradmillError, TrainingDiverged, UsageError
-from tasks.parameters import RetrainParameters
+from tasks.parameters import PredictParameters, RetrainParameters
 from tasks.store import artifact_paths, locks, state
 from tasks.store.run_folder import RunFolder
 
@@ -231,3 +234,16 @@ def test_a_run_that_takes_longer_than_its_limit_ends_as_failed_with_that_reason(
     (run,) = (run for run in newest if run["id"] not in before)
     assert (run["state_type"], run["state_name"]) == ("FAILED", "TimedOut")
     assert run["state"]["message"] == "Flow run exceeded timeout of 3.0 second(s)"
+
+
+@pytest.mark.slow  # three attempts of Prefect to renew what the server does not know
+def test_a_run_that_has_lost_its_slot_does_not_say_that_it_took_too_long(prefect_api: str, artifacts: Path) -> None:
+    @flow(timeout_seconds=43200)
+    def lose_slot() -> None:
+        slot = maintain_concurrency_lease(uuid4(), 300, raise_on_lease_renewal_failure=True)
+        with slot, run_names.open_run("x", PredictParameters()):
+            time.sleep(60)
+
+    ended = lose_slot(return_state=True)
+    assert ended.name == "Failed"
+    assert "the run has lost its concurrency slot" in str(ended.message)

@@ -56,13 +56,21 @@ def up(
 ) -> None:
     """Run server, UI, worker and schedules on this machine until Ctrl-C; joins the server of PREFECT_API_URL if set.
 
+    Where it is running already, it prints a new link to its page and ends.
+
     Example: [bold]gradmill up[/]
     """
     display.wait("starting server and worker (the first time takes a minute)")
     if not display.is_shown():
         typer.echo("starting (the first time takes a minute)", err=True)
-    from flows.server.up import operation, wait_for_the_end
+    from flows.server.session import ONCE
+    from flows.server.up import find_link, operation, wait_for_the_end
 
+    if not adopt and (link := find_link()):
+        text = f"open        {link} ({ONCE})\ngradmill up is running already in {artifact_paths.root()}"
+        display.end()
+        conclude(Answer({"open": link}, text), as_json=as_json)
+        return
     mirror_sync.save_given_url()
     os.environ.pop("GRADMILL_MIRROR", None)  # it is saved: the worker's runs must not undo later changes
     with operation(port, not no_auth, adopt) as running:

@@ -11,7 +11,6 @@ from flows import interrupt
 from tasks import records
 from tasks.data.report import DataReport, Finding
 from tasks.errors import DataError, EnvironmentProblem, GradmillError
-from tasks.machine.settings import Settings
 from tasks.parameters import RetrainParameters
 from tasks.store import artifact_paths, model_folder, verified_files
 from tasks.store.model_folder import ChampionPointer
@@ -177,10 +176,11 @@ def attach_report(run: RunFolder, parameters: RetrainParameters) -> Iterator[Non
     """
     try:
         yield
-    except CancelledError:  # raised by its time limit
+    except CancelledError:  # raised by its time limit, or when it has lost its slot
+        from flows.pages.run_names import find_exceeded_limit  # not at the top: it imports Prefect
+
         with suppress(Exception):
-            limit = Settings().time_limit
-            run.note_failure(EnvironmentProblem.exit_code, limit.total_seconds() if limit else None)
+            run.note_failure(EnvironmentProblem.exit_code, find_exceeded_limit())
         raise
     except Exception as error:
         with suppress(Exception):

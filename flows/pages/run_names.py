@@ -1,23 +1,26 @@
 """How runs begin and end: their names in the UI and in ``artifacts/runs/``, time limits, and refusal as a state."""
 
 import functools
+from asyncio import CancelledError
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, ParamSpec, TypeVar, cast
 
 from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 from prefect.states import Failed
 from pydantic import BaseModel
 
 from flows.tags import DRIFT_TAG, MODEL_TAG, REFUSED, VERDICT_TAG
-from tasks.errors import GateFailed, UsageError
+from tasks.errors import EnvironmentProblem, GateFailed, UsageError
 from tasks.machine import resources
 from tasks.machine.settings import Settings
 from tasks.parameters import (
     EvaluateParameters,
     LearningParameters,
+    ModelName,
     PredictParameters,
     RetrainParameters,
     TuneParameters,
@@ -45,12 +48,24 @@ def open_run(subject: str, parameters: BaseModel, leave_out: Any = None) -> Iter
 
     Its name, such as ``20261124T030000-softmax-regression-1f0c2b3d``, is sorted by time, unique, and found by the id in
     the UI.
+
+    Raises:
+        EnvironmentProblem: Prefect ends the run because it could not renew its concurrency slot.
     """
     resources.keep_imports()
     name = f"{scheduled_at():%Y%m%dT%H%M%S}-{subject}-{str(flow_run.id)[:8]}"
     run = RunFolder.open(name, parameters.model_dump(mode="json", exclude=leave_out))
     with run.in_use():
-        yield run
+        try:
+            yield run
+        except CancelledError as error:
+            if find_exceeded_limit() is not None:
+                raise
+            raise EnvironmentProblem(
+                "the run has lost its concurrency slot: it was stopped, or its server did not answer, for minutes",
+                "a process that runs, and a server that answers, at least every few minutes",
+                "start it over with Retry in Prefect's UI",
+            ) from error
 
 
 def name_retrain() -> str:
@@ -80,6 +95,14 @@ def time_limit() -> float | None:
     return limit.total_seconds() if limit else None
 
 
+def find_exceeded_limit() -> float | None:
+    """The time limit in seconds if this run has reached it; Prefect raises the same error for a lost slot."""
+    run, limit = FlowRunContext.get(), time_limit()
+    if run is None or limit is None or datetime.now(UTC) < run.start_time + timedelta(seconds=limit):
+        return None
+    return limit
+
+
 def require_own_store() -> None:
     """Check that the deployment of this run belongs to this store, where each has an id.
 
@@ -94,6 +117,22 @@ def require_own_store() -> None:
                 "a run of this store's deployments",
                 "start the worker with GRADMILL_ARTIFACTS as that store has it; or take the deployments over here with "
                 "gradmill register --adopt",
+            )
+
+
+def require_own_name(name: str) -> None:
+    """Check that a run of the deployment of a user's name has the parameters of that name.
+
+    Raises:
+        UsageError: it has those of another; without any they are those of the book's model.
+    """
+    for tag in flow_run.tags or ():
+        own = tag.removeprefix(MODEL_TAG)
+        if tag.startswith(MODEL_TAG) and own not in (name, *ModelName):
+            raise UsageError(
+                f"a run of the deployment of {own} with the parameters of {name}",
+                f"name {own} among them",
+                f"start it by gradmill trigger retrain-{own}, or give all parameters of the deployment",
             )
 
 

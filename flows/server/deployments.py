@@ -74,7 +74,8 @@ def merge_parameters(
     """Merge ``given`` into a deployment's ``own`` parameters; refuse values that only the server's schema would accept.
 
     Raises:
-        UsageError: the form refuses a value, or a worker would look for a path in another folder.
+        UsageError: the form refuses a value, a worker would look for a path in another folder, or the deployment of
+            a name would train another.
     """
     places = {name: given.get(name) for name in ("input", "output", "data")}
     if isinstance(data := places["data"], dict):
@@ -89,6 +90,10 @@ def merge_parameters(
     if isinstance(search, dict) and isinstance(search.get("space"), str):  # in the notation of gradmill tune
         given = given | {"search": search | {"space": search["space"].split(",")}}
     wanted: dict[str, Any] = deep_merge(own, given)
+    model, other = own.get("name"), wanted.get("name")
+    if other != model and deployment == f"retrain-{model}":
+        action = f"give another model a schedule of its own: gradmill schedule {other} --cron"
+        raise UsageError(f"name={other} for {deployment}", f"name={model}", action)
     try:
         if form := FORMS.get(entrypoint):
             form.model_validate(wanted)

@@ -30,7 +30,7 @@ from prefect.states import Crashed
 from flows.pages import overview
 from flows.server import api, connection, deployments, prefect_server, session, status, supervisor
 from flows.server.registration import POOL, find_home, register, worker_name
-from tasks.errors import DataError, EnvironmentProblem, UsageError
+from tasks.errors import EnvironmentProblem, UsageError
 from tasks.machine import resources
 from tasks.machine.words import escape_control_characters
 from tasks.store import artifact_paths, identity, locks, state
@@ -128,18 +128,18 @@ def _keep_others_out() -> Iterator[None]:
             holding.enter_context(connection.hold_up_lock())
         except TimeoutError as error:
             another = f"another gradmill up is running in {artifact_paths.root()}"
-            raise UsageError(another, "one for each folder", _advise()) from error
+            raise UsageError(another, "one for each folder", "end it, or use --artifacts for another folder") from error
         yield
 
 
-def _advise() -> str:
-    """What to do if another ``up`` is running, whose link the user may have lost."""
-    with suppress(DataError):
-        found = connection.find_service(quietly=True)
-        if found and not found.joined:
-            link = session.make_link(found.api_url.removesuffix("/api"))
-            return f"open {link} ({session.ONCE}), or use --artifacts for another folder"
-    return "use --artifacts"
+def find_link() -> str | None:
+    """A new link to the server of an ``up`` that is running on these artifacts already; None if there is none.
+
+    Raises:
+        DataError: its address cannot be read.
+    """
+    found = connection.find_service(quietly=True)
+    return session.make_link(found.api_url.removesuffix("/api")) if found and not found.joined else None
 
 
 def wait_for_the_end(running: Operation) -> None:

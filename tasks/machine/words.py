@@ -53,7 +53,7 @@ def in_markdown(text: str) -> str:
 def suggest_spelling(mistyped: str, names: Iterable[str], default: str) -> str:
     """What to do about a name that does not exist: it may differ from a known one in a letter, or in case."""
     lower = {each.lower(): each for each in names}
-    near = difflib.get_close_matches(mistyped.lower(), lower, n=1, cutoff=0.7)
+    near = difflib.get_close_matches(mistyped.lower(), lower, n=1, cutoff=0.75)
     return f"did you mean {lower[near[0]]}?" if near else default
 
 

@@ -3,6 +3,7 @@
 Readers take no lock: versions never change, and the pointer is replaced atomically.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -313,10 +314,13 @@ def require_versions(name: str) -> list[int]:
 def unknown_model_error(name: str, others: Iterable[str] = ()) -> UsageError:
     """The error when no version of a model is kept; ``others`` are names that are accepted, too."""
     names = sorted({*others, *filter(list_versions, list_names())})
+    run = re.compile(rf"\d{{8}}T\d{{6}}-{re.escape(name)}-[0-9a-f]{{8}}")
+    has_runs = any(run.fullmatch(path.name) for path in artifact_paths.runs().glob("*"))
+    to_do = suggest_spelling(name, names, "name one, another --artifacts, or train it: gradmill retrain")
     return UsageError(
         f"no model named {name} in {artifact_paths.models()}",
         f"one of: {', '.join(names)}" if names else "a model; there is none yet",
-        suggest_spelling(name, names, "name one, another --artifacts, or train it: gradmill retrain"),
+        f"see why its runs have published nothing: gradmill models {name} --runs" if has_runs else to_do,
     )
 
 

@@ -28,6 +28,7 @@ from table_files import FORMATS, written
 ROWS = 400
 RNG = np.random.default_rng(0)
 N = np.arange(ROWS)
+MANY = np.arange(45_000)
 X = RNG.normal(size=ROWS)
 Y = X + RNG.normal(size=ROWS)
 Columns = dict[str, Any]
@@ -219,6 +220,14 @@ FAULTS: dict[str, tuple[Columns, str, str, str]] = {
     "too many levels": (
         {"c": [f"level {at // 2}" for at in range(22_000)], "x": np.arange(22_000) % 991, "y": np.arange(22_000) % 7},
         "", "too-many-levels c", "11,000",
+    ),
+    "3,000 classes and columns of 500 levels": (
+        {"c": [f"level {at % 500}" for at in MANY], "d": [f"{at // 7 % 500} m" for at in MANY],
+         "x": MANY % 991, "y": [f"class {at % 3000}" for at in MANY]},
+        "", "too-many-weights", "1,003 numbers and levels and 3,000 classes make 3,009,000 weights; the",
+    ),
+    "6,000 classes": (
+        {"x": MANY % 991, "y": [f"class {at % 6000}" for at in MANY]}, "", "too-many-classes", "join classes: 4,9",
     ),
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from tasks.data.io.table_builder import Table
 from tasks.data.recipe import Column
-from tasks.data.report import Finding, note, warning
+from tasks.data.report import Finding, error, note, warning
 from tasks.data.row_hash import RowNumbers
 from tasks.data.statistics import ColumnStats, to_numbers
 from tasks.data.target import TargetValues
@@ -17,6 +17,10 @@ from tasks.machine.arrays import Array
 from tasks.machine.words import format_names, format_number, pluralize
 
 MUCH_MISSING = 0.1
+MOST_WEIGHTS = 2_000_000
+LARGEST_SHOWN = 3  # columns
+MOST_FITTED, BYTES_PER_SCORE = 100_000, 24  # rows that are fitted at once; a row has a score for each class
+MOST_BYTES = 4 * 2**30
 MANY_RARE = 0.02  # share of the training rows
 OFFSET = 1000  # deviations between 0 and numbers that float32 rounds; from 3000 on ``parity_float64`` refused models
 ALONE = 0.999  # share of the target's variance, or of the rows, that one column must explain alone
@@ -75,6 +79,29 @@ def check_rare_levels(columns: Sequence[Column], features: Array, is_training: A
             found += f"{100 * share:.3g} % of these rows: they share one weight"
             action = "try --min-level-rows 3, or group the levels" if column.rare > 3 else "group the levels"
             yield warning("rare-levels", column.name, found, action)
+
+
+def check_num_weights(
+    columns: Sequence[Column], stats: Sequence[ColumnStats], num_training: int, num_classes: int
+) -> Iterator[Finding]:
+    """Whether a model of these columns, or what it says of the rows that it is fitted to, would be too large."""
+    both = zip(columns, stats, strict=True)
+    inputs = {column.name: 1 + sum(count >= column.rare for count in each.counts) for column, each in both}
+    num_inputs, num_outputs = sum(inputs.values()), max(1, num_classes)
+    if (num_weights := num_inputs * num_outputs) > MOST_WEIGHTS:
+        largest = sorted(inputs, key=inputs.__getitem__, reverse=True)[:LARGEST_SHOWN]
+        shown = ", ".join(f"{name} ({inputs[name]:,})" for name in largest)
+        found = f"{num_inputs:,} numbers and levels"
+        found += f" and {num_classes:,} classes" if num_classes else ""
+        found += f" make {num_weights:,} weights; the largest columns are {shown}"
+        action = f"group their levels, or leave them out with --ignore {','.join(largest)}"
+        action += "; or join classes" if num_classes else ""
+        yield error("too-many-weights", None, found, f"at most {MOST_WEIGHTS:,}", action)
+    num_fitted = min(num_training, MOST_FITTED)
+    if (size := num_fitted * num_outputs * BYTES_PER_SCORE) > MOST_BYTES:
+        found = f"{num_classes:,} classes of {num_fitted:,} rows take {size / 2**30:.1f} GiB of memory"
+        most = MOST_BYTES // (num_fitted * BYTES_PER_SCORE)
+        yield error("too-many-classes", None, found, f"at most {MOST_BYTES >> 30} GiB", f"join classes: {most:,} fit")
 
 
 def check_duplicate_columns(columns: Sequence[Column], features: Array, sample: RowNumbers) -> Iterator[Finding]:

@@ -518,6 +518,7 @@ def test_text_that_is_not_utf_8_is_read_as_windows_1252_and_that_is_said(tmp_pat
     done = typed("inspect", tmp_path / "t.csv", "--target", "price")
     assert "is not UTF-8 and is read as Windows-1252" in done.stdout + done.stderr
     assert "Köln" in done.stdout
-    (tmp_path / "t.csv").write_bytes("Größe;price\n".encode("cp1252") + b"1,5;2\n2,5;3\n" * 100)
-    size = column(inspect(tmp_path / "t.csv", "--target", "price"), "Größe")
-    assert (size["minimum"], size["maximum"]) == (1.5, 2.5)
+    for rows in "1,5;2\n2,5;3\n", "1,5\xa0€;2\n2,5\xa0€;3\n":
+        (tmp_path / "t.csv").write_bytes(("Größe;price\n" + rows * 100).encode("cp1252"))
+        size = column(inspect(tmp_path / "t.csv", "--target", "price"), "Größe")
+        assert (size["minimum"], size["maximum"]) == (1.5, 2.5)

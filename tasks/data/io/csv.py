@@ -45,8 +45,9 @@ DELIMITER = b"delimiter"  # a key in the schema metadata of the batch that has n
 PADDED_VALUE = b"zero-padded"  # a key there in the metadata of a column: a first value with a leading zero
 END = "gradmill.end"  # of a block
 ADJACENT = re.compile(rb"[\x80-\xff]{2,}")  # bytes
-LETTERS = re.compile(  # a pair of lower-case letters of Windows-1252 within a word
+PAIRS = re.compile(  # in Windows-1252: lower-case letters within a word, or a no-break space and € after a digit
     rb"(?<=[A-Za-z])[\xdf-\xf6\xf8-\xff]{2}(?![\x80-\xff])|(?<![\x80-\xff])[\xdf-\xf6\xf8-\xff]{2}(?=[A-Za-z])"
+    rb"|(?<=[0-9])\xa0\x80(?![\x80-\xff])"
 )
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # of what is no UTF-8
 FAULT = "\0fault"  # a name that no CSV has: the column of reasons why rows could not be read
@@ -420,12 +421,12 @@ def _reject_replaced(table: pa.Table) -> pa.Table:
 def _has_words_of_high_bytes(block: memoryview) -> bool:
     """Whether most non-ASCII bytes are adjacent, as in Chinese, Japanese, Russian or Greek, and unlike in Köln.
 
-    Two lower-case letters of Windows-1252 may be adjacent beside an ASCII letter, as in Größe.
+    Pairs such as those in Größe and 5 € do not count.
     """
     num_high = np.count_nonzero(np.frombuffer(block, np.uint8) >= 128)
     if not num_high:
         return False
-    num_adjacent = sum(map(len, ADJACENT.findall(block))) - sum(map(len, LETTERS.findall(block)))
+    num_adjacent = sum(map(len, ADJACENT.findall(block))) - sum(map(len, PAIRS.findall(block)))
     return bool(2 * num_adjacent > num_high)
 
 

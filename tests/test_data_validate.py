@@ -23,17 +23,12 @@ import image_folders
 from table_files import houses
 from tasks.data import quality_checks
 from tasks.data.book_datasets import CLASS_NAMES, FashionMnist
-from tasks.data.io.discovery import DataFiles
-from tasks.data.io.table_builder import Table
 from tasks.data.prepared_splits import Examples, ValidatedDataset, read_split, write_splits
 from tasks.data.recipe import Column, Pixels
 from tasks.data.report import DataReport, UnfitData
-from tasks.data.schema import Request
-from tasks.data.table_dataset import examine_table
 from tasks.data.target import TargetValues
 from tasks.errors import DataError
 from tasks.parameters import Data
-from tasks.parameters.data import OwnData
 from tasks.preprocess import preprocess
 from tasks.records import ChampionData, PreparedDataset
 from tasks.store.run_folder import RunFolder
@@ -80,15 +75,6 @@ def test_the_report_is_there_for_programs_and_people_though_the_data_are_refused
     page = image_folders.run_of(path).file("data-report.md").read_text()
     assert "| garden | feature | boolean |" in page
     assert all(each.found in page.replace("\\", "") for each in report.errors)
-
-
-def test_more_rows_than_memory_takes_are_refused_before_it_is_taken() -> None:
-    column = pa.chunked_array([pa.nulls(10**7)] * 10**4)  # of one piece of memory
-    table = Table(pa.table({"x": column, "y": column}), DataFiles("t", ()), np.array([0, 10**11]), ())
-    with pytest.raises(DataError, match="100,000,000,000 rows") as caught:
-        examine_table(table, "t", Request(OwnData(source="t", target="y"), None), "regression", Path())
-    most = int("".join(filter(str.isdigit, caught.value.expected.partition(" rows")[0])))
-    assert 10**6 < most < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 50
 
 
 def test_many_classes_and_many_levels_take_no_table_of_both() -> None:

@@ -178,11 +178,13 @@ def test_where_every_run_is_damaged_the_damage_is_what_is_said(documents: Docume
     refused(4, f"models {NAME} --runs", documents["run"])
 
 
-def test_a_kind_of_model_that_is_not_known_yet_ends_no_report(documents: Documents, tmp_path: Path) -> None:
+def test_an_unknown_kind_of_model_ends_neither_report_nor_comparison(documents: Documents, tmp_path: Path) -> None:
     manifest = load(documents["manifest"])
     manifest["parameters"]["training"]["model"] = "decision-tree"
     seal(documents["manifest"].parent, manifest)
     output(f"report {NAME} --output {tmp_path}/page.html")
+    number = manifest["version"]
+    assert "settings that this release does not have" in output(f"compare {NAME} {number} {number}")
 
 
 def test_files_that_a_version_was_trained_on_are_told(documents: Documents) -> None:

@@ -105,7 +105,7 @@ class ColumnProfile(PersistedRecord):
     part_of: str = unless_empty("")  # the column of dates that this is a part of
     missing: int = 0  # rows
     is_constant: bool = False
-    magnitude: float | None = None  # the median of a number's non-zero magnitudes; None if there are hardly any
+    magnitude: PositiveFloat | None = None  # the median of a number's non-zero magnitudes; None if there are hardly any
     levels: tuple[int, ...] = ()  # the codes of a category's most common levels, one bin each
     edges: tuple[float, ...] = ()  # between a number's bins; a value on an edge belongs to the bin below it
     counts: tuple[int, ...] = ()  # sampled rows in each bin, then those of all other levels, last missing ones

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from pydantic import ValidationError
 
 from tasks.data import row_hash
 from tasks.data.image_dataset import SPLIT_NAMES
@@ -19,6 +20,7 @@ from tasks.data.prepared_splits import read_arrays, read_split
 from tasks.data.recipe import SplitRule
 from tasks.data.row_hash import Hashes, is_in
 from tasks.data.split import TRAINING
+from tasks.errors import DataError
 from tasks.judging import gates
 from tasks.judging.evaluation_result import FEWEST, FEWEST_BLOCKS
 from tasks.judging.metrics import MOST_UNITS, Answers, join_units, number_units
@@ -124,14 +126,19 @@ def judge_beside(first: Manifest, second: Manifest) -> tuple[GateVerdict, ...]:
     """Judge the second of two kept versions as if it were a candidate beside the first, on test rows new to both.
 
     Raises:
-        DataError: a version is damaged, or the second's prepared test rows are gone.
+        DataError: a version is damaged, the second's prepared test rows are gone, or this release does not take its
+            settings.
     """
     path = artifact_paths.version(second.name, second.version) / artifact_paths.ONNX
     asked = second.parameters.model_dump(exclude_none=True)
     prepared = PreparedDataset(**dict(second.dataset), recipe=second.recipe, raw_test=second.dataset.test)
     model = FileRef(path=path, sha256=second.files[artifact_paths.ONNX])
-    bounds, defaults = Gates.model_validate(asked.get("gates", {})), "data" if second.dataset.split else "book"
-    training = Training.model_validate(Training.drop_removed(asked["training"]) | {"defaults": defaults})
+    settings = Training.drop_removed(asked["training"]) | {"defaults": second.dataset.defaults}
+    try:
+        bounds, training = Gates.model_validate(asked.get("gates", {})), Training.model_validate(settings)
+    except ValidationError as error:
+        found = f"version {second.version} was trained or judged with settings that this release does not have"
+        raise DataError(found, "settings as in gradmill retrain --help", "retrain it") from error
     return compare_with_published(second.name, model, prepared, bounds, training, first.version).gates
 
 

@@ -375,7 +375,7 @@ CASES: dict[str, tuple[str, dict[str, Any], str, int, str]] = {
         "softmax", {"x": X, "y": ["rare"] * 2 + [*CLASSES[2:]]}, "--class-weight balanced", 4, "class 'rare' has 2 rows"
     ),
     "more columns than rows": (
-        "linear", {"y": Y} | {f"c{at}": RNG.normal(size=400) for at in range(600)}, "", 3, "refused by"
+        "linear", {"y": Y} | {f"c{at}": RNG.normal(size=400) for at in range(600)}, "", 3, "try --weight-decay auto"
     ),
     "9,000 levels": (
         "linear", {"c": [f"level {at % 9000}" for at in range(126_000)], "y": np.arange(126_000) % 9000 % 7}, "", 0, ""
@@ -384,6 +384,14 @@ CASES: dict[str, tuple[str, dict[str, Any], str, int, str]] = {
         "linear", {"c": [f"{at % 900}x" for at in range(3_600)], "y": np.arange(3_600) % 900 % 7}, "", 3, "refused by"
     ),
 }  # fmt: skip
+
+
+def test_inspect_says_that_a_fit_is_no_better_than_the_constant(tmp_path: Path) -> None:
+    noise = {f"c{at}": RNG.normal(size=400) for at in range(300)}
+    for columns, is_worse in (({"x": X}, False), (noise, True)):
+        told = typed("inspect", written(tmp_path / "t.parquet", columns | {"y": Y}), "--target", "y").stdout
+        assert ("no better than the constant" in told) == is_worse
+        assert ("try --weight-decay auto" in told) == is_worse
 
 
 @pytest.mark.slow

@@ -139,6 +139,11 @@ def _draw(examined: "Examination", losses: dict[str, float], class_weight: str, 
         unit = f"{'' if class_weight == 'none' else 'class-weighted '}{TASKS[examined.schema.task].loss_unit}"
         values = [f"{format_number(value)} by {name}" for value, name in zip(losses.values(), whose, strict=False)]
         loss = f"validation loss ({unit}): {', '.join(values)}"
+        constant, *fits = losses.values()
+        if fits and fits[0] >= constant:
+            penalty = "" if "--weight-decay" in command else " --weight-decay auto,"
+            loss += "\nthe fit is no better than the constant, and a gate would refuse such a model: "
+            loss += f"try{penalty} more rows or other columns"
     elif examined.schema:
         loss = "validation loss: unknown, since no part of the training rows can stand for the others"
     advice = Section("train it", () if report.errors else (Code(command),))

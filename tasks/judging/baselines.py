@@ -37,9 +37,8 @@ MAX_ITERATIONS, MAX_IMAGE_ITERATIONS = 2_000, 100
 VALUES, ROWS = 2**21, 2**16  # of test rows that are in memory at a time
 NATS = 0.002  # by which a classifier may fall short, besides its share of the attainable gain
 FEW_IMAGES = 10_000  # training images: fewer may be memorised, which a penalty prevents
-OF_FEW_IMAGES = (
-    "; with few pictures, a missing penalty may be the cause: try --weight-decay auto, or a number such as 0.1"
-)
+ROWS_PER_WEIGHT = 10  # of a table: a regression without a penalty learns noise from fewer
+OF_FEW_ROWS = "; with so few rows, a missing penalty may be the cause: try --weight-decay auto, or a number such as 0.1"
 
 
 def choose_rows(keys: Array, most: int, in_time: bool, held_out: float = 0.0) -> Array:
@@ -223,12 +222,11 @@ class FitRules(NamedTuple):
     most: int  # most rows that the fit sees
     max_products: float  # rows times inputs times outputs, beyond which nothing is fitted
     is_bound: bool  # whether a model may not be much worse than the fit
-    advice: str  # advice if the best constant refuses a model and training rows are few
 
 
 FIT_RULES = {  # by the kind of recipe
-    "columns": FitRules(fit_table, MAX_ROWS, math.inf, is_bound=True, advice=""),
-    "pixels": FitRules(fit_images, MAX_IMAGES, MAX_PRODUCTS, is_bound=False, advice=OF_FEW_IMAGES),
+    "columns": FitRules(fit_table, MAX_ROWS, math.inf, is_bound=True),
+    "pixels": FitRules(fit_images, MAX_IMAGES, MAX_PRODUCTS, is_bound=False),
 }
 
 
@@ -352,7 +350,7 @@ class Baselines:
             fitted=fit and find_losses(fit.score),
             fit=fit,
             is_bound=rules.is_bound,
-            advice=rules.advice if len(train.y_true) < FEW_IMAGES else "",
+            advice=OF_FEW_ROWS if len(train.y_true) < _find_few(recipe, objective) else "",
         )
 
     def mean(self, losses: Array) -> float:
@@ -393,6 +391,13 @@ class Baselines:
         elif self.is_bound:
             detail += f", which gains nothing over the {format_number(trivial)} of the best constant"
         yield gates.judge("reference", ours, maximum=maximum, detail=detail)
+
+
+def _find_few(recipe: Recipe, objective: Objective) -> int:
+    """How many training rows suffice without a penalty, or with a larger one; 0 if a table's fit has one already."""
+    if recipe.kind == "pixels":
+        return FEW_IMAGES
+    return 0 if objective.weight_decay else ROWS_PER_WEIGHT * sum(len(each.levels) or 1 for each in recipe.columns)
 
 
 def bound_rows(width: int) -> int:

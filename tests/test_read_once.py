@@ -16,12 +16,13 @@ pytestmark = pytest.mark.usefixtures("prefect_api")
 # Dates, numbers and a target that may be classes are found out only when all rows have been read.
 DAYS = [f"{at % 28 + 1:02}.0{at % 9 + 1}.2024" for at in range(400)]
 ROWS = [(day, f"$1,{at % 90 + 100}.50", "Ulm", at % 90 + at % 3) for at, day in enumerate(DAYS)]
+openings = {"sqlite3.connect": "shop.db?mode=ro", "open": "sold.csv"}  # events of Python, and what is opened
 opened: list[str] = []
 
 
 def note_opening(event: str, arguments: tuple[Any, ...]) -> None:
-    if event == "sqlite3.connect":
-        opened.append(Path(str(arguments[0]).partition("?")[0]).name)
+    if event in openings and str(arguments[0]).endswith(openings[event]):
+        opened.append(event)
 
 
 sys.addaudithook(note_opening)
@@ -41,7 +42,16 @@ def test_a_query_runs_once(artifacts: Path, tmp_path: Path) -> None:
     ):
         opened.clear()
         command()
-        assert opened.count("shop.db") == 1
+        assert opened == ["sqlite3.connect"]
+
+
+def test_a_file_is_read_to_find_its_columns_to_see_their_numbers_as_text_and_to_parse_them(tmp_path: Path) -> None:
+    lines = [f"{day};{at % 90},5;1.{at % 90 + 100},50 €;{at % 97}\n" for at, day in enumerate(DAYS)]
+    (tmp_path / "sold.csv").write_text("sold;area;cost;y\n" + "".join(lines))
+    opened.clear()
+    found = inspect(tmp_path / "sold.csv")
+    assert [each["kind"] for each in found["columns"]] == ["date", "number", "number", "number"]
+    assert opened == ["open"] * (1 + 3), "first its state is noted"
 
 
 class StatelessHandler(SilentHandler):

@@ -123,12 +123,15 @@ def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Ta
         chosen |= {name: _find_date_form(texts, name, months) if texts.is_text(name) else None for name in months}
     findings = [each for each in chosen.values() if isinstance(each, Finding)]
     dates = {name: form for name, form in chosen.items() if isinstance(form, DateForm)}
-    if dates or may_be_dates:
+    unread = {*dates}
+    if may_be_dates or any("number" in kinds[name] for name in dates):  # then numbers are others than they seemed
         as_text = reader.selection.as_text | (may_be_dates - dates.keys())
-        reader = reader.read_again(as_text=as_text, dates=dict(selection.dates) | dates)
+        reader, unread = reader.read_again(as_text=as_text, dates=dict(selection.dates) | dates), set[str]()
         table = reader.map_table()
+    forms, whole = dict[str, str](), dict[str, str]()
     if selection.finds_forms:
-        candidates, delimiters = _find_candidates(table, selection), first.delimiters
+        known = selection._replace(as_text=selection.as_text | unread)
+        candidates, delimiters = _find_candidates(table, known), first.delimiters
         decimal = selection.decimal or number_forms.find_decimal(candidates, delimiters)
         numbers = frozenset(name for name, kinds in reader.kinds.items() if {"number"} in kinds.values())
         decimal = decimal or ("." if reader.has_decimal_points else None)
@@ -137,22 +140,27 @@ def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Ta
             texts = reader.read_again(raw=reader.selection.raw | numbers).map_table()
             of_numbers = {name: texts.data[name] for name in sorted(numbers) if texts.is_text(name)}
             if decimal == ",":  # then 1.234 is not the number that was read from CSV
-                candidates |= _find_candidates(texts, selection, decimals=",")
+                candidates |= _find_candidates(texts, known, decimals=",")
                 others = of_numbers.keys() - candidates.keys()
                 findings += number_forms.warn_of_points({name: of_numbers[name] for name in sorted(others)})
             elif any(map(number_forms.find_decimal_point, of_numbers.values())):
                 decimal = "."
             else:
-                undecided = _find_candidates(texts, selection, decimals=".,")
+                undecided = _find_candidates(texts, known, decimals=".,")
                 candidates |= {name: each for name, each in undecided.items() if each.has_separators}
         found = {name: number_forms.choose_form(name, each, decimal, delimiters) for name, each in candidates.items()}
         findings += [each for each in found.values() if isinstance(each, Finding)]
-        if forms := {name: each for name, each in found.items() if isinstance(each, str)}:
-            reader = reader.read_again(forms=forms, as_text=reader.selection.as_text - forms.keys())
-            table = reader.map_table()
+        forms = {name: each for name, each in found.items() if isinstance(each, str)}
         if delimiters and is_undecided and not any(each.has_separators for each in candidates.values()):
-            whole = dict.fromkeys(numbers - table.forms.keys(), WHOLE_FORM)  # a later 1.234 may be either
-            table = replace(table, forms={**table.forms, **whole})
+            whole = dict.fromkeys(numbers - forms.keys(), WHOLE_FORM)  # a later 1.234 may be either
+    if forms or unread:
+        reader = reader.read_again(
+            as_text=reader.selection.as_text - forms.keys(),
+            forms=dict(selection.forms) | forms,
+            dates=dict(selection.dates) | dates,
+        )
+        table = reader.map_table()
+    table = replace(table, forms={**table.forms, **whole})
     read = {**reader.selection.dates, **reader.selection.forms}
     of_files = {name: each for name, each in first.kinds.items() if not read.get(name)}
     findings += [*reader.find_faults(), *_find_retyped(table, of_files), *number_forms.tell_forms(table.forms)]

@@ -27,6 +27,7 @@ from tasks.parameters.addresses import A_WORKBOOK
 from tasks.parameters.data import NO_HEADER
 
 OLE = b"\xd0\xcf\x11\xe0"  # the first bytes of .xls and of encrypted files
+ZIP = b"PK"
 OPEN_DOCUMENT = "content.xml"  # the part of an .ods file that has all sheets
 READER = Path(__file__).with_name("sheet_process.py")
 READER_BYTES = 2**31  # of memory: a full sheet of Excel 97 takes about as many
@@ -93,6 +94,8 @@ def _read_rows(stream: Any, name: str, sheet: str, header: str) -> tuple[int, li
     if len(content) > MAX_PACKED:
         raise broken_file(name, "the workbook is too large", f"at most {MAX_PACKED >> 20:,} MiB", to_do)
     with explain_file_errors(name, A_WORKBOOK, to_do):
+        if not content.startswith((OLE, ZIP)):
+            raise broken_file(name, "it is no workbook", A_WORKBOOK, "call it what it is, such as .csv if it is text")
         if content.startswith(OLE):
             first_line, rows, errors = *_read_in_process(content, name, sheet), set[str]()
         else:

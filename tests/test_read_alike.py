@@ -245,6 +245,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a code below zero.feather": (no_such_level, "out of bounds: -5"),
     "null among rows.jsonl": (text('{"area": 1, "city": "Ulm", "garden": true, "price": 1}\nnull\n'), ""),
     "null after a mark.jsonl": (text('\ufeffnull\n{"area": 1, "city": "Ulm", "garden": true, "price": 1}\n'), "null"),
+    "null and more.jsonl": (text('null]{"area": 1}\n'), "row 0 is null"),
     "deep.jsonl": (text(f'{{"area": {DEEP}}}\n'), ""),
     "not UTF-8.jsonl": (text(b'{"area": 1, "city": "\xff", "garden": true, "price": 1}\n'), ""),
     "two kinds.jsonl": (text('{"area": 1, "city": "Ulm"}\n{"area": "wide", "city": "Ulm"}\n'), ""),

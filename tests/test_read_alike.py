@@ -226,6 +226,9 @@ BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "bytes.csv": (text(bytes(range(256)) * 40), "cannot be read"),
     "UTF-16 without a mark.csv": (text((HEAD + MANY).encode("utf-16-le")), "--encoding utf-16-le"),
     "Chinese in GBK.csv": (text("城市,price\n北京,1\n上海,2\n".encode("gbk")), NO_TEXT),
+    "Korean in EUC-KR.csv": (text(HEAD.encode() + "80,남,true,1\n90,여,true,1\n".encode("euc_kr")), NO_TEXT),
+    "Russian in Windows-1251.csv": (text(HEAD.encode() + "80,Да,true,1\n90,Нет,true,1\n".encode("cp1251")), NO_TEXT),
+    "French in MacRoman.csv": (text((HEAD + "80,garçon,true,1\n").encode("mac_roman")), "--encoding"),
     "a header in UTF-8 and in Latin-1.csv": (text("price,é".encode() + b"\xe9\n1,2\n"), NO_TEXT),
     "no text far down.csv": (text(HEAD.encode() + b"80,Ulm,true,1\n" * 70_000 + b"80,K\x81ln,true,1\n"), NO_TEXT),
     "ragged.csv": (text(HEAD + MANY + "80,Ulm,true\n80,Ulm,true,1,2\n"), "row 240, with 3"),
@@ -315,6 +318,15 @@ def test_text_in_other_encodings_is_read_by_its_mark_or_by_the_option_which_is_k
     assert len({round(error, 9) for error in errors}) == 1
     assert "--encoding" in inspect(file, "--target", "price", "--encoding", "none", code=2)["error"]["found"]
     assert "text in ascii" in inspect(file, "--target", "price", "--encoding", "ascii", code=4)["error"]["expected"]
+
+
+@pytest.mark.parametrize("words", [["CONCEIÇÃO", "ÅÄÖ"], ["„Übung“", "Café…"], ["«été»", "Þórður"]])
+def test_words_whose_letters_and_signs_beyond_ascii_are_adjacent_are_windows_1252(
+    words: list[str], tmp_path: Path
+) -> None:
+    rows = "".join(f"{at % 9},{words[at % 2]},{at % 7}\n" for at in range(90))
+    (tmp_path / "t.csv").write_bytes(f"area,name,price\n{rows}".encode("cp1252"))
+    assert column(inspect(tmp_path / "t.csv", "--target", "price"), "name")["levels"] == words
 
 
 @pytest.mark.parametrize("suffix", [".xlsx", ".ods"])

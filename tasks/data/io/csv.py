@@ -45,9 +45,13 @@ DELIMITER = b"delimiter"  # a key in the schema metadata of the batch that has n
 PADDED_VALUE = b"zero-padded"  # a key there in the metadata of a column: a first value with a leading zero
 END = "gradmill.end"  # of a block
 ADJACENT = re.compile(rb"[\x80-\xff]{2,}")  # bytes
-PAIRS = re.compile(  # in Windows-1252: lower-case letters within a word, or a no-break space and € after a digit
-    rb"(?<=[A-Za-z])[\xdf-\xf6\xf8-\xff]{2}(?![\x80-\xff])|(?<![\x80-\xff])[\xdf-\xf6\xf8-\xff]{2}(?=[A-Za-z])"
-    rb"|(?<=[0-9])\xa0\x80(?![\x80-\xff])"
+_ALONE, _END = rb"(?<![\x80-\xff])", rb"(?![\x80-\xff])"
+_SIGNS = rb"[\x80\x82\x84\x85\x8b\x91-\x94\x96\x97\x9b\xa0\xab\xb0\xbb]"  # quotes, dashes, …, °, € and no-break spaces
+_LETTERS = rb"(?:[\xc0-\xd6\xd8-\xde]{1,3}|[\xc0-\xd6\xd8-\xde]?[\xdf-\xf6\xf8-\xff]{1,3})"
+WINDOWS_1252 = re.compile(  # bytes that are adjacent in it, too: in words such as AÇÃO… and „Übung, in ÄÖÜ, and in 5 €
+    rb"(?<=[A-Za-z])%(letters)b%(signs)b*%(end)b|%(alone)b(?:(?<![A-Za-z])%(signs)b+)?%(letters)b(?=[A-Za-z])"
+    rb"|%(alone)b[\xc4\xc5\xd6\xdc\xe4\xe5\xf6\xfc]+%(end)b|(?<=[A-Za-z0-9])%(signs)b+%(end)b"
+    % {b"letters": _LETTERS, b"signs": _SIGNS, b"alone": _ALONE, b"end": _END}
 )
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # of what is no UTF-8
 FAULT = "\0fault"  # a name that no CSV has: the column of reasons why rows could not be read
@@ -421,12 +425,13 @@ def _reject_replaced(table: pa.Table) -> pa.Table:
 def _has_words_of_high_bytes(block: memoryview) -> bool:
     """Whether most non-ASCII bytes are adjacent, as in Chinese, Japanese, Russian or Greek, and unlike in Köln.
 
-    Pairs such as those in Größe and 5 € do not count.
+    Those that Windows-1252 has side by side, as in Größe, do not count.
     """
     num_high = np.count_nonzero(np.frombuffer(block, np.uint8) >= 128)
     if not num_high:
         return False
-    num_adjacent = sum(map(len, ADJACENT.findall(block))) - sum(map(len, PAIRS.findall(block)))
+    num_adjacent = sum(map(len, ADJACENT.findall(block)))
+    num_adjacent -= sum(len(run) for run in WINDOWS_1252.findall(block) if len(run) > 1)
     return bool(2 * num_adjacent > num_high)
 
 

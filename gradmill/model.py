@@ -5,7 +5,7 @@ import html
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,14 +95,15 @@ def _parse(path: Path, content: bytes, fields: Mapping[str, type]) -> dict[str, 
 class Model:
     """A version of a model.
 
-    ``columns`` are the input columns of a table's model, by name and in order; ``classes`` the names of the classes
-    (empty if the model predicts numbers); ``metrics`` the figures at publication.
+    ``columns`` are the input columns of a table's model, by name and in order; ``classes`` the classes in the type of
+    the target, as numbers, booleans or text (empty if the model predicts numbers); ``metrics`` the figures at
+    publication.
     """
 
     name: str
     version: int
     columns: dict[str, InputColumn]
-    classes: tuple[str, ...]
+    classes: tuple[Any, ...]
     metrics: dict[str, Any]
     outcome: str | None = None  # set by ``gradmill.fit``
 
@@ -122,7 +123,8 @@ class Model:
         files = manifest["files"]
         model = _read(path / ONNX, pointer["model_sha256"] if is_champion else files[ONNX])
         self.name, self.version, self.metrics = manifest["name"], version, manifest["metrics"]
-        self.classes = tuple(manifest["dataset"].get("class_names", ()))
+        target = manifest["recipe"].get("target") or {}
+        self.classes = read_classes(manifest["dataset"].get("class_names", ()), target.get("kind", ""))
         self.columns = find_columns(manifest["recipe"])
         self._manifest = manifest
         self._session = _start_session(model, path / ONNX)
@@ -136,7 +138,7 @@ class Model:
         return bool(read_pointer(self._folder)["version"] == self.version)
 
     def predict(self, rows: Any, unknown: Unknown = "warn") -> NDArray[Any]:
-        """The classes, by name, or numbers ``(n,)`` predicted for rows.
+        """The classes, in the type of the target, or numbers ``(n,)`` predicted for rows.
 
         ``rows`` of a table are a mapping (or a pandas Series, such as ``df.iloc[0]``), a list of these, a pandas or
         polars DataFrame, or an Arrow table. A missing value is None, NaN, NaT or ``pandas.NA``, or empty text except in
@@ -210,7 +212,7 @@ class Model:
         facts = {
             "metrics": [f"{key} {each:.4g}" for key, each in self.metrics.items() if isinstance(each, int | float)],
             "columns": [f"{each.name} ({each.kind})" for each in self.columns.values()],
-            "classes": self.classes,
+            "classes": [*map(str, self.classes)],
         }
         lines = [
             f"<tr><th>{key}</th><td>{html.escape(', '.join(texts[:SHOWN]))}{', …' * (len(texts) > SHOWN)}</td></tr>"
@@ -229,6 +231,13 @@ def _start_session(content: bytes, path: Path) -> Any:
     except Exception as error:  # onnxruntime raises its own types, RuntimeError and ValueError here
         found = f"{path} does not load: {str(error).splitlines()[0]}"
         raise DataError(found, "a model that onnxruntime runs", "restore it from a copy") from error
+
+
+def read_classes(names: Sequence[str], kind: str) -> tuple[Any, ...]:
+    """Classes in the type of the target, whose ``kind`` is number or boolean; otherwise they are text."""
+    if kind == "number":
+        return tuple(int(name) if name.lstrip("+-").isdecimal() else float(name) for name in names)
+    return tuple(name == "true" for name in names) if kind == "boolean" else tuple(names)
 
 
 def read_weights(manifest: Mapping[str, Any]) -> Weights:

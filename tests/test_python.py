@@ -31,14 +31,14 @@ import served_images
 import small_models
 from conftest import REPOSITORY
 from consumer import answers
-from documents import load
+from documents import load, retrain
 from fenced_blocks import blocks
 from gradmill import training
 from gradmill.model import read_weights
 from prediction_jobs import added_by_hand
 from small_models import CITIES, MODELS
 from store_state import damage, seal_all
-from table_files import houses
+from table_files import houses, written
 from tasks.data.io import pictures
 from tasks.store import artifact_paths, model_folder, pointer
 from tasks.store.atomic import file_digest
@@ -441,6 +441,37 @@ def test_what_cannot_be_fitted_is_refused_and_leaves_no_file(artifacts: Path) ->
     with pytest.raises(gradmill.DataError, match="no column is left to predict area from"):
         gradmill.fit(pd.DataFrame(FRAME), "area", "houses")
     assert {path.name for path in artifacts.rglob("*") if path.is_file()} == {".frames.lock"}
+
+
+CLASSES_OF_TARGETS: dict[str, tuple[str, list[Any]]] = {  # the type of file, and values in their order there
+    "whole numbers": (".csv", [3, 7, 11]),
+    "booleans": (".csv", [False, True]),
+    "decimals": (".jsonl", [-0.5, 1.5]),
+    "typed whole numbers": (".parquet", [3, 7, 11]),
+    "text with digits": (".parquet", ["3", "7", "11"]),
+    "codes with leading zeros": (".csv", ["007", "011"]),
+}
+
+
+@pytest.mark.usefixtures("prefect_api")
+@pytest.mark.parametrize("target", CLASSES_OF_TARGETS)
+def test_classes_come_back_in_the_type_of_the_target_from_python_and_from_the_service(
+    target: str, artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suffix, classes = CLASSES_OF_TARGETS[target]
+    x = np.random.default_rng(0).uniform(0, len(classes), 300).round(3)
+    frame = pd.DataFrame({"x": x, "y": np.array(classes)[x.astype(int)]})
+    for rows in (frame[:250], frame):
+        file = written(tmp_path / f"t{suffix}", pa.Table.from_pandas(rows, preserve_index=False))
+        retrain("softmax-regression", "kinds", file)
+    model = gradmill.load("kinds", version=2)
+    assert (model.predict(frame) == frame["y"]).mean() > 0.9
+    assert sorted(model.classes, key=str) == sorted(classes, key=str)
+    monkeypatch.setenv("MODEL", "kinds")
+    predict = runpy.run_path(str(REPOSITORY / "docs" / "serving_rows.py"))["predict"]
+    answers = json.loads(json.dumps(predict(frame.to_dict("records"))))
+    assert {type(answer) for answer in answers} == {type(classes[0])}
+    assert np.mean(np.array(answers) == frame["y"]) > 0.9
 
 
 # The documentation

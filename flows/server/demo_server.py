@@ -22,7 +22,7 @@ from starlette.staticfiles import StaticFiles
 
 import gradmill
 from flows.server import prefect_server
-from gradmill.rows import InputColumn
+from gradmill.rows import InputColumn, name_level
 from tasks.data.io import pictures
 from tasks.errors import DataError, GradmillError, UsageError
 from tasks.serving import runtime
@@ -46,10 +46,11 @@ def load(name: str, number: int | None) -> tuple[gradmill.Model, dict[str, Any]]
         DataError: the version is damaged.
     """
     found = model_folder.resolve_version(name, number)
-    model, recipe = gradmill.load(name, artifact_paths.root(), found), model_folder.find_manifest(name, found).recipe
+    model, manifest = gradmill.load(name, artifact_paths.root(), found), model_folder.find_manifest(name, found)
+    recipe, class_names = manifest.recipe, manifest.dataset.class_names
     folder = artifact_paths.version(name, found)
     rows = runtime.read_sample(model_folder.read_file(folder, SAMPLE), folder / SAMPLE)[recipe.input.name]
-    facts: dict[str, Any] = {"name": name, "version": found, "class_names": model.classes, "shape": rows.shape[1:]}
+    facts: dict[str, Any] = {"name": name, "version": found, "class_names": class_names, "shape": rows.shape[1:]}
     if not model.columns:
         samples = {"samples": base64.b64encode(rows.tobytes()).decode()}
         return model, facts | samples | {"is_dark": bool(rows.mean() < 128)}
@@ -113,10 +114,10 @@ def answer_row(model: gradmill.Model, row: Any) -> dict[str, Any]:
         best = int(np.argmax(answer.get("probabilities", [0])))
         to = "prediction"
         if model.classes:
-            to = f"the score of {model.classes[best]}"
+            to = f"the score of {name_level(model.classes[best])}"
             added = added[best] if added.ndim == 2 else added
         if len(model.classes) == 2:
-            to = f"the log odds of {model.classes[1]}"
+            to = f"the log odds of {name_level(model.classes[1])}"
         answer["added"] = {"to": to, "columns": [*model.columns], "values": added.tolist()}
     return answer
 

@@ -97,6 +97,7 @@ class Column(PersistedRecord):
         return int(self.weight_indices().max()) + 1 if self.kind == "category" else 0
 
 
+LabelKind = Literal["", "number", "boolean"]  # what the names of classes mean; empty: text
 DEVIATIONS = 10  # target deviations from the mean within which predictions usually lie
 
 
@@ -105,6 +106,7 @@ class Target(PersistedRecord):
 
     name: str = Field(min_length=1)
     form: str = unless_empty("")  # as in a column
+    kind: LabelKind = unless_empty("")
     mean: float = 0.0
     scale: float = Field(1.0, gt=0)
 

@@ -15,6 +15,7 @@ from tasks.data.recipe import (
     INDEX_NAMES,
     Column,
     Columns,
+    LabelKind,
     Pixels,
     Recipe,
     SplitRule,
@@ -50,7 +51,11 @@ class OwnSchema(PersistedRecord):
         columns = [each.model_dump(include=FIXED) for each in recipe.columns]
         facts: dict[str, Any] = {"recipe": recipe, "columns": columns, "missing": recipe.missing}
         if recipe.target:
-            facts |= {"target": recipe.target.name, "target_form": recipe.target.form}
+            facts |= {
+                "target": recipe.target.name,
+                "target_form": recipe.target.form,
+                "target_kind": recipe.target.kind,
+            }
             facts |= {name: getattr(recipe, name) for name in OF_FILES}
         return cls.model_validate(dict(dataset) | facts)
 
@@ -68,6 +73,7 @@ class Schema(OwnSchema):
     task: TaskName
     target: str = Field(min_length=1)
     target_form: str = unless_empty("")
+    target_kind: LabelKind = unless_empty("")
     columns: tuple[Column, ...]  # only their ``FIXED`` fields
     missing: tuple[str, ...] = unless_empty(())
     header: str = ""  # as in ``Columns``
@@ -79,7 +85,7 @@ class Schema(OwnSchema):
     @property
     def recipe(self) -> Columns:
         """The recipe, with nothing fitted yet."""
-        target = Target(name=self.target, form=self.target_form)
+        target = Target(name=self.target, form=self.target_form, kind=self.target_kind)
         return Columns(
             columns=self.columns,
             target=target,

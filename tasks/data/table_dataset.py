@@ -24,7 +24,14 @@ from tasks.data.report import MOST_LEVELS_SHOWN, ColumnReport, DataReport, Findi
 from tasks.data.row_hash import HashInputs
 from tasks.data.schema import Request, Schema
 from tasks.data.split import TRAINING, check_min_rows, find_time_form, keep_window, split_by_column, split_by_hash
-from tasks.data.target import TargetValues, check_constant, check_rare_classes, correct_advice, read_target
+from tasks.data.target import (
+    TargetValues,
+    check_constant,
+    check_rare_classes,
+    correct_advice,
+    find_label_kind,
+    read_target,
+)
 from tasks.machine import parallel
 from tasks.machine.words import format_names, pluralize
 from tasks.parameters import Data
@@ -118,6 +125,7 @@ def examine_table(
         task=task or ("classification" if targets.class_names else "regression"),
         target=str(request.target),
         target_form=table.forms.get(str(request.target), "") if not targets.class_names else "",
+        target_kind=find_label_kind(table, request, targets.class_names),
         columns=features.columns,
         missing=request.missing,
         header=request.header,

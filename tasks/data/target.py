@@ -1,6 +1,7 @@
 """The column to predict: numbers for regression, classes for classification."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from tasks.data.inference import value_kind
 from tasks.data.io.table_builder import CORRECT, SHOWN, Table
 from tasks.data.io.tabular import NUMBERS_WITH_TEXT
 from tasks.data.levels import MOST_LEVELS, count_codes, sort_levels
+from tasks.data.recipe import LabelKind
 from tasks.data.report import Finding, error, note, warning
 from tasks.data.schema import Request
 from tasks.machine.arrays import Array
@@ -22,6 +24,7 @@ LARGEST = float(np.finfo(np.float32).max)
 SMALLEST = float(np.finfo(np.float32).tiny)  # below it float32 has fewer digits
 MOST_COARSE = 1e-3  # target deviations between two neighbouring float32 numbers; the gate ``parity`` allows no more
 FEWEST = 2  # training rows of a class
+PLAIN_NUMBER = re.compile(r"[+-]?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 MOST_NAMED = 5  # rare classes that have a line each; if there are more, one line reports all
 
 
@@ -153,6 +156,20 @@ def _read_classes(table: Table, target: str, fixed: tuple[str, ...]) -> TargetVa
     is_known = ~np.isnan(codes)
     labels = (codes if is_known.all() else codes[is_known]).astype(np.min_scalar_type(max(len(names) - 1, 0)))
     return TargetValues(labels, is_known, names, tuple(_check_classes(target, current, names)))
+
+
+def find_label_kind(table: Table, request: Request, class_names: Sequence[str]) -> LabelKind:
+    """What the names of classes mean, as version 1 fixed it, or as the target's values say.
+
+    Text of typed files stays text, and so do numbers with leading zeros.
+    """
+    if request.previous:
+        return request.previous.target_kind
+    target = str(request.target)
+    kind = value_kind(table, target) if class_names and target not in table.typed_texts else "text"
+    if kind == "number" and all(map(PLAIN_NUMBER.fullmatch, class_names)):
+        return "number" if len({*map(float, class_names)}) == len(class_names) else ""
+    return "boolean" if kind == "boolean" else ""
 
 
 def _check_classes(target: str, current: tuple[str, ...], names: tuple[str, ...]) -> Iterator[Finding]:

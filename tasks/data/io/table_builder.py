@@ -49,6 +49,7 @@ class Table:
     header: tuple[str, ...] = ()  # all columns that a model can take, whether read or not
     date_forms: Mapping[str, str] = field(default_factory=dict)  # forms of text that was read as columns of dates
     durations: frozenset[str] = frozenset()  # columns that are not dates, although they are timestamps here
+    typed_texts: frozenset[str] = frozenset()  # columns that are text in a file with types
     padded_values: Mapping[str, str] = field(default_factory=dict)  # columns of CSV: a value with a leading zero
     missing: tuple[str, ...] = ()  # texts for missing values, by the user's word
     matched: frozenset[str] = frozenset()  # those, and errors of Excel, that the files have
@@ -244,6 +245,7 @@ class _TableReader:
         self._zones: dict[str, set[str]] = {}  # of times that are read as written
         self.padded_values: dict[str, str] = {}  # by CSV column: a first value with a leading zero
         self.durations: set[str] = set()
+        self.typed_texts: set[str] = set()
         self.starts = [0]  # the number of rows up to each file
         self.kinds: dict[str, dict[str, set[Kind]]] = {}  # for each column, in each file that has it
         self.header: dict[str, None] = {}  # all columns, whether read or not
@@ -299,6 +301,8 @@ class _TableReader:
     def _convert_column(self, file: DataFile, name: str, array: pa.Array) -> pa.Array | None:
         selection, kind, path = self.selection, kind_of(array.type), file.path
         kinds = self.kinds.setdefault(name, {}).setdefault(path, set())
+        if kind == "text" and not is_csv(file):
+            self.typed_texts.add(name)
         if kind == "unsupported":
             said, action = f"{name} holds {array.type}", f"leave it out with --ignore {name}"
             finding = error("nested-column", name, said, "numbers, text, booleans or dates", action)
@@ -406,8 +410,18 @@ class _TableReader:
         forms = {name: form for name, form in self.selection.forms.items() if form and name in data.column_names}
         date_forms = {name: read_as.form for name, read_as in self.selection.dates.items()}
         starts = np.array(self.starts, np.int64)
-        missing, durations = self.selection.also_missing, frozenset(self.durations)
-        return Table(data, self._files, starts, (), forms, tuple(header), date_forms, durations, missing=missing)
+        return Table(
+            data,
+            self._files,
+            starts,
+            findings=(),
+            forms=forms,
+            header=tuple(header),
+            date_forms=date_forms,
+            durations=frozenset(self.durations),
+            typed_texts=frozenset(self.typed_texts),
+            missing=self.selection.also_missing,
+        )
 
     def _map_columns(self) -> pa.Table:
         names = [name for name in self.kinds if name not in self._nested]

@@ -309,7 +309,7 @@ def number_pattern(form: str) -> str:
     """
     before, separator, point, after = _split_form(form)
     if form == WHOLE_FORM:
-        digits = rf"\d+|{CERTAIN}"
+        digits = rf"\d+\.?|{CERTAIN}|{HEX.pattern}"
     else:
         thousands = rf"[1-9]\d{{0,2}}(?:{separator}\d{{3}})+"
         if separator == ",":
@@ -317,7 +317,7 @@ def number_pattern(form: str) -> str:
         digits = rf"(?:{thousands}|\d+)(?:{point}\d+)?|{point}\d+"
     return (
         rf"^(?P<sign>[-+{MINUS}(]?{SPACE}{before}{SPACE}[-+{MINUS}(]?{SPACE})"
-        rf"(?P<number>(?:{digits})(?:[eE][+-]?\d+)?)"
+        rf"(?P<number>(?:{digits})(?:[eE][+-]?\d+)?|(?i:nan))"
         rf"(?P<end>{SPACE}[-)]?{SPACE}{after}{SPACE}[-)]?)$"
     )
 
@@ -352,7 +352,7 @@ def parse_number(text: str, form: str = "") -> float:
         plain = found["number"]
         for pattern, replacement in plain_number(form):
             plain = re.sub(pattern, replacement, plain)
-        number = float(SIGNS[sign] + plain)
+        number = parse_number(SIGNS[sign] + plain)
         return number / 100 if form.endswith("%") else number
     if HEX.fullmatch(text):
         return float(int(text, 16))

@@ -23,7 +23,7 @@ CURRENCY = (  # signs, and codes and abbreviations; any three letters could be a
 SIGN, END = rf"[-+{MINUS}(]?{SPACE}", rf"{SPACE}[-)]?"
 DIGITS = r"[.,]?\d(?:[\d.,'\x{2019} \x{a0}\x{2007}\x{2009}\x{202f}]*\d)?(?:[eE][+-]?\d+)?"
 SIGNED = rf"^{SIGN}(?P<before>(?:{CURRENCY})?){SPACE}{SIGN}{DIGITS}{END}{SPACE}(?P<after>(?:%|{CURRENCY})?){END}$"
-DECIMAL_POINT = r"^[+-]?(?:\d*\.(?:\d{1,2}|\d{4,})|(?:0*|\d{4,})\.\d{3})(?:[eE][+-]?\d+)?$"
+DECIMAL_POINT = r"^[+-]?(?:\d+\.|\d*\.(?:\d{1,2}|\d{4,})|(?:0*|\d{4,})\.\d{3})(?:[eE][+-]?\d+)?$"
 SAMPLE = 1000  # rows by which it is decided whether a full look is worth the time
 
 

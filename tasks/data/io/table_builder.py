@@ -136,8 +136,8 @@ def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Ta
         decimal = selection.decimal or number_forms.find_decimal(candidates, delimiters)
         numbers = frozenset(name for name, kinds in reader.kinds.items() if {"number"} in kinds.values())
         decimal = decimal or ("." if reader.has_decimal_points else None)
-        is_undecided = decimal is None and "," not in delimiters
-        if delimiters and (decimal == "," or (is_undecided and (candidates or reader.possible_thousands))):
+        may_be_either = decimal is None and "," not in delimiters
+        if delimiters and (decimal == "," or (may_be_either and (candidates or reader.possible_thousands))):
             texts = reader.read_again(raw=reader.selection.raw | numbers).map_table()
             of_numbers = {name: texts.data[name] for name in sorted(numbers) if texts.is_text(name)}
             if decimal == ",":  # then 1.234 is not the number that was read from CSV
@@ -152,6 +152,7 @@ def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Ta
         found = {name: number_forms.choose_form(name, each, decimal, delimiters) for name, each in candidates.items()}
         findings += [each for each in found.values() if isinstance(each, Finding)]
         forms = {name: each for name, each in found.items() if isinstance(each, str)}
+        is_undecided = may_be_either and decimal is None
         if delimiters and is_undecided and not any(each.has_separators for each in candidates.values()):
             whole = dict.fromkeys(numbers - forms.keys(), WHOLE_FORM)  # a later 1.234 may be either
     if forms or unread:

@@ -195,7 +195,7 @@ def parse_form(texts: pa.Array, form: str) -> pa.Array:
     for pattern, replacement in plain_number(form):
         plain = pc.replace_substring_regex(plain, pattern, replacement)
     signed = pc.binary_join_element_wise(pc.take(pa.array(SIGNS.values()), places), plain, "")
-    numbers = pc.cast(signed, pa.float64())
+    numbers = parse_numbers(signed)
     return pc.divide(numbers, 100.0) if form.endswith("%") else numbers
 
 

@@ -90,11 +90,11 @@ def check_num_weights(
     num_inputs, num_outputs = sum(inputs.values()), max(1, num_classes)
     if (num_weights := num_inputs * num_outputs) > MOST_WEIGHTS:
         largest = sorted(inputs, key=inputs.__getitem__, reverse=True)[:LARGEST_SHOWN]
-        shown = ", ".join(f"{name} ({inputs[name]:,})" for name in largest)
+        shown = ", ".join(f"{name} ({inputs[name]:,})" for name in largest if inputs[name] > 1)
         found = f"{num_inputs:,} numbers and levels"
         found += f" and {num_classes:,} classes" if num_classes else ""
         found += f" make {num_weights:,} weights; the largest columns are {shown}"
-        action = f"group their levels, or leave them out with --ignore {','.join(largest)}"
+        action = f"group their levels, or leave some out, as with --ignore {largest[0]}"
         action += "; or join classes" if num_classes else ""
         yield error("too-many-weights", None, found, f"at most {MOST_WEIGHTS:,}", action)
     num_fitted = min(num_training, MOST_FITTED)

@@ -24,7 +24,7 @@ Part = Literal["", "month", "weekday", "hour", "year"]  # of a date
 Unknown = Literal["warn", "average", "reject"]
 UNKNOWN = -1.0
 NO_NUMBER = NO_LEVEL = np.inf
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?[iI]nf(inity)?|[nN][aA][nN]", re.ASCII)
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?[iI]nf(inity)?|[+-]?[nN][aA][nN]", re.ASCII)
 HEX = re.compile(r"0[xX][0-9a-fA-F]{1,15}")
 TRUTH = {"false": 0.0, "true": 1.0}  # in any case
 SPACE = "[ \u00a0\u2007\u2009\u202f]?"  # before a sign that follows a number, or between thousands
@@ -137,11 +137,11 @@ class InputColumn:
 
     @cached_property
     def _missing_numbers(self) -> list[float]:
-        return read_missing(self.missing)
+        return read_missing(self.missing, "" if self.part else self.form)
 
     @cached_property
-    def _missing_numbers_in_form(self) -> list[float]:
-        return read_missing(self.missing, self.form)
+    def _missing_levels(self) -> set[str]:
+        return {name_level(text) for text in self.missing}
 
     @cached_property
     def _missing_dates(self) -> set[datetime]:
@@ -152,12 +152,14 @@ class InputColumn:
             return True
         if isinstance(value, str):
             return value in self.missing or (value in EXCEL_ERRORS and value not in self.codes)
-        return _is_number(value) and value in self._missing_numbers
+        return self.kind != "category" and _is_number(value) and value in self._missing_numbers
 
     def _encode_level(self, value: Any) -> float:
         if isinstance(value, Iterable) and not isinstance(value, str):
             return NO_LEVEL
-        return np.nan if self._is_missing(value) else self.codes.get(name_level(value), UNKNOWN)
+        if self._is_missing(value) or (level := name_level(value)) in self._missing_levels:
+            return np.nan
+        return self.codes.get(level, UNKNOWN)
 
     def _encode_date(self, value: Any) -> float:
         if self._is_missing(value) or (isinstance(value, str) and not value.strip()):
@@ -176,7 +178,7 @@ class InputColumn:
             if self.kind == "boolean" and value.lower() in TRUTH:
                 return TRUTH[value.lower()]
             number = parse_number(value, self.form)
-            return np.nan if number in self._missing_numbers_in_form else number
+            return np.nan if number in self._missing_numbers else number
         if self.kind == "boolean" and isinstance(value, bool | np.bool_):
             return float(value)
         if not _is_number(value):
@@ -368,7 +370,7 @@ def read_missing(texts: Iterable[str], form: str = "") -> list[float]:
     before, after = affixes.group(1, 4) if affixes else ("", "")
     for text in texts:
         readings = parse_number(text, form), parse_number(f"{before}{text}{after}", form), parse_number(text)
-        numbers += [number for number in readings if number != NO_NUMBER][:1]
+        numbers += [number + 0.0 for number in readings if number != NO_NUMBER][:1]  # -0 becomes 0
     return numbers
 
 

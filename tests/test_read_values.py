@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
 import pytest
 
-from documents import inspect, rules
+import documents
+from documents import inspect
 from gradmill.rows import find_columns
 from tasks.data.io.batches import InputFile, ReadSpec, table_batches
 from tasks.data.io.discovery import find_table
 from tasks.data.io.inputs import encode, select_columns
-from written_tables import examined, recipe, rows
+from written_tables import examined, recipe, rows, rules
 
 NUM_ROWS = 90
 
@@ -204,7 +206,7 @@ FILES: dict[str, tuple[str, list[Case]]] = {
 def write_file(folder: Path, delimiter: str, cases: Sequence[Sequence[str]]) -> Path:
     columns = [[f'"{text}"' for text in np.resize(texts, NUM_ROWS)] for texts in cases]
     header = [*(f"c{at}" for at in range(len(cases))), "y"]
-    lines = (delimiter.join(line) for line in zip(*columns, map(str, np.arange(NUM_ROWS) * 7 % 13), strict=True))
+    lines = (delimiter.join(line) for line in zip(*columns, map(str, np.arange(NUM_ROWS) * 7 % 13 + 1), strict=True))
     file = folder / "t.csv"
     file.write_text("\n".join([delimiter.join(header), *lines, ""]), encoding="utf-8")
     return file
@@ -292,6 +294,48 @@ def test_what_stands_for_missing_means_a_number_or_a_date_however_a_column_write
     for _, values, _ in read_everywhere(file, {"c0": np.resize(texts, NUM_ROWS).tolist()}, missing):
         assert np.isnan(values).tolist() == is_missing
     for also, named in ("-998", ["-998"]), (texts[1], []):
-        warnings = rules(inspect(file, "--missing", missing, "--missing", also), "warning")
+        warnings = documents.rules(inspect(file, "--missing", missing, "--missing", also), "warning")
         unmatched = [each for each in ("-998", missing, texts[1]) if each in warnings.get("unmatched-missing", "")]
         assert unmatched == named
+
+
+# The delimiter, what --missing names, the texts of a column, how it is read, and the values in other formats.
+MISSING_EVERYWHERE = [
+    (";", "-999,00", ["-999,00", "5,5", "7,5"], {}, [-999.0, 5.5, 7.5]),
+    (";", "1.500", ["1.500", "5,5", "1,5"], {}, [1500.0, 5.5, 1.5]),
+    (",", "$0", ["$0", "$5.5", "$1,234.5"], {}, [0.0, 5.5, 1234.5]),
+    (",", "1,000", ["1,000", "5.5", "2,000"], {}, [1000.0, 5.5, 2000.0]),
+    (",", "99", ["99%", "5%", "7%"], {}, [0.99, 0.05, 0.07]),
+    (",", "NA", ["-nan", "5.5", "7.5"], {}, [np.nan, 5.5, 7.5]),
+    (",", "0", ["-0.0", "5.5", "7.5"], {}, [-0.0, 5.5, 7.5]),
+    (",", "-999", ["-999.0", "1.0", "2.0"], {"category": ("c0",)}, [-999.0, 1.0, 2.0]),
+    (",", "-999", ["-999.0", "Ulm", "Bonn"], {}, ["-999.0", "Ulm", "Bonn"]),
+]
+
+
+@pytest.mark.parametrize(("delimiter", "missing", "texts", "options", "typed"), MISSING_EVERYWHERE)
+def test_what_stands_for_missing_is_missing_in_files_of_every_format_and_in_rows_from_python(
+    delimiter: str, missing: str, texts: list[str], options: dict[str, Any], typed: list[Any], tmp_path: Path
+) -> None:
+    file = write_file(tmp_path, delimiter, [texts])
+    found = examined(file, missing=(missing,), **options)
+    schema = recipe(found)
+    (column,) = find_columns(schema.recipe.model_dump()).values()
+    is_missing = np.resize([True, False, False], NUM_ROWS).tolist()
+    assert np.isnan(rows(found).features[0]).tolist() == is_missing
+    assert "unmatched-missing" not in rules(found, "warning") or missing == "NA"
+    frame = pd.DataFrame({"c0": np.resize(np.array(typed, object), NUM_ROWS), "y": np.arange(NUM_ROWS) * 7 % 13 + 1})
+    frame = frame.infer_objects()
+    frame.to_parquet(tmp_path / "t.parquet")
+    frame.to_json(tmp_path / "t.jsonl", orient="records", lines=True)
+    frame.to_excel(tmp_path / "t.xlsx", index=False)
+    spec = ReadSpec(schema.recipe)
+    for name in "t.csv", "t.parquet", "t.jsonl", "t.xlsx":
+        batches = (each for each in table_batches(find_table(str(tmp_path / name)).files[0], select_columns(spec)))
+        file_read = InputFile("t", "table", "t", 0, NUM_ROWS, 0, 0)
+        predicted = np.concatenate([encode(file_read, 0, each, spec).X for each in batches if len(each)])
+        assert np.isnan(predicted[:, 0]).tolist() == is_missing, name
+        later = rows(examined(tmp_path / name, kept=schema)).features[0]
+        assert np.isnan(later).tolist() == is_missing, name
+    for values in texts, typed, np.array(typed):
+        assert np.isnan(column.encode(values)).tolist() == [True, False, False]

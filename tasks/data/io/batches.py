@@ -92,7 +92,7 @@ def table_batches(file: DataFile, selection: Selection, bad_rows: BadRows = "rai
             batches = csv_batches(stream, file.path, selection, bad_rows)
         for batch in batches:
             if selection.also_missing:
-                batch = tabular.drop_missing(batch, selection.also_missing)
+                batch = tabular.drop_missing(batch, selection)
             for name, value in file.partition.items():
                 at, values = batch.schema.get_field_index(name), pa.repeat(value, batch.num_rows)
                 batch = batch.append_column(name, values) if at < 0 else batch.set_column(at, name, values)

@@ -263,10 +263,9 @@ def _parquet_batches(file: InputFile, start: int, stop: int, spec: ReadSpec) -> 
     selection = select_columns(spec)
     categories = [name for name in feature_columns(spec) if name in selection.as_text]
     names = [*(selection.only or ())]  # these may include a target that is not there
-    missing = spec.recipe.missing
     how = names, start, stop, spec.chunk_rows, CHUNK_BYTES, categories
     for first, rows in tabular.read_parquet(Path(file.readable), *how):
-        yield encode(file, first, tabular.drop_missing(rows, missing) if missing else rows, spec)
+        yield encode(file, first, tabular.drop_missing(rows, selection) if selection.also_missing else rows, spec)
 
 
 def _spill_table(file: DataFile, spilled: Path, spec: ReadSpec) -> Prepared:

@@ -40,7 +40,7 @@ TRUTH_VALUES = ("false", "true")  # in upper or lower case
 MATCHED = b"matched"  # a key in a batch's metadata: texts for missing values that it has, by the user's word
 MAX_LEVELS = 2**15  # distinct texts, as many as there are codes; beyond this, a column is kept as plain text
 MAX_COLUMNS = 2000
-NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?[iI]nf(inity)?$|^(?i:nan)$"
+NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?[iI]nf(inity)?$|^[+-]?(?i:nan)$"
 HEX = r"^0[xX][0-9a-fA-F]{1,15}$"
 LEADING_ZERO = r"^\s*0\d+\s*$"  # as in 01234
 NULL_LINE = re.compile(rb"(?:\A(?:\xef\xbb\xbf)?|[\n}])\s*null")  # among JSON lines, whatever follows it
@@ -220,7 +220,7 @@ def to_numbers(
     if kind == "text":
         texts = pc.cast(array, pa.string())
         array = parse_form(texts, form) if form else parse_numbers(texts)
-        is_missing = pc.is_in(array, pa.array(read_missing(missing, form), pa.float64()))
+        is_missing = pc.is_in(pc.add(array, 0.0), pa.array(read_missing(missing, form), pa.float64()))  # -0 becomes 0
         if array.null_count:
             if is_boolean:
                 truth = pc.index_in(pc.ascii_lower(texts), pa.array(TRUTH_VALUES))
@@ -394,23 +394,41 @@ def describe_schema(schema: pa.Schema) -> str:
     return ", ".join(field.name if field.type == pa.null() else f"{field.name} ({field.type})" for field in schema)
 
 
-def drop_missing(batch: pa.RecordBatch, texts: Sequence[str]) -> pa.RecordBatch:
-    """The batch without the values that ``texts`` name: equal texts, and the numbers that these read as."""
-    numbers, matched = parse_numbers(pa.array(texts, pa.string())), list_matched(batch)
-    for at, column in enumerate(batch.columns):
-        values = {"text": pa.array(texts, pa.large_string()), "number": numbers}.get(kind_of(column.type))
-        if values is None:
+def drop_missing(batch: pa.RecordBatch, selection: Selection) -> pa.RecordBatch:
+    """The batch without the values that the user's texts for missing values name.
+
+    In a column of text these are equal texts, or in a category those that name the same level, whatever their type; in
+    a column of numbers, the numbers that the texts are in its form. Numbers and dates in text are left to their reader.
+    """
+    texts, matched = selection.also_missing, list_matched(batch)
+    for at, name in enumerate(batch.schema.names):
+        column, form = batch.column(at), selection.forms.get(name, "")
+        kind = kind_of(column.type)
+        if kind == "text" or (name in selection.as_text and kind in ("number", "boolean")):
+            plain = to_text(column).dictionary_decode() if kind == "text" else column
+            values, sought = (plain, pa.array(texts)) if form else (_name_levels(column), _name_levels(pa.array(texts)))
+            names = [*texts]
+        elif kind == "number":
+            plain = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+            numbers = [(text, number) for text in texts for number in read_missing([text], form)]
+            names, sought = [text for text, _ in numbers], pa.array([number for _, number in numbers], pa.float64())
+            if pa.types.is_floating(plain.type):  # float32 has no -999.9, but one nearest to it
+                sought = sought.cast(plain.type, safe=False).cast(pa.float64())
+            values = pc.add(pc.cast(plain, pa.float64(), safe=False), 0.0)  # turns -0 into 0
+        else:
             continue
-        plain = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
-        if pa.types.is_floating(plain.type):  # float32 has no -999.9, but one nearest to it
-            values = values.cast(plain.type, safe=False).cast(pa.float64())
-        plain = pc.cast(plain, values.type, safe=False)
-        is_missing = pc.is_in(plain, values, skip_nulls=True)
+        is_missing = pc.is_in(values, sought, skip_nulls=True)
         if pc.any(is_missing).as_py():
-            batch = batch.set_column(at, batch.schema.names[at], pc.if_else(is_missing, None, plain))
-            is_there = pc.is_in(values, plain.filter(is_missing).unique())
-            matched |= {text for text, there in zip(texts, is_there.to_pylist(), strict=True) if there}
+            batch = batch.set_column(at, name, pc.if_else(is_missing, None, plain))
+            is_there = pc.is_in(sought, values.filter(is_missing).unique())
+            matched |= {text for text, there in zip(names, is_there.to_pylist(), strict=True) if there}
     return batch.replace_schema_metadata(add_matched(batch.schema, matched))
+
+
+def _name_levels(array: pa.Array) -> pa.Array:
+    """The name of each value's level."""
+    levels = to_text(array)
+    return pc.take(pa.array(format_values(levels.dictionary), pa.string()), levels.indices)
 
 
 def list_matched(batch: pa.RecordBatch) -> set[str]:

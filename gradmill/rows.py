@@ -316,7 +316,7 @@ def number_pattern(form: str) -> str:
         thousands = rf"[1-9]\d{{0,2}}(?:{separator}\d{{3}})+"
         if separator == ",":
             thousands += r"|[1-9]\d?(?:,\d{2})+,\d{3}"  # in India
-        digits = rf"(?:{thousands}|\d+)(?:{point}\d+)?|{point}\d+"
+        digits = rf"(?:{thousands}|\d+)(?:{point}\d*)?|{point}\d+"
     return (
         rf"^(?P<sign>[-+{MINUS}(]?{SPACE}{before}{SPACE}[-+{MINUS}(]?{SPACE})"
         rf"(?P<number>(?:{digits})(?:[eE][+-]?\d+)?|(?i:nan))"

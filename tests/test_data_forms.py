@@ -503,6 +503,26 @@ def test_numbers_in_text_are_read_in_typed_files_too(suffix: str, tmp_path: Path
     assert "fee is 'soon' in row 99 of " in inspect(write(file, rows), code=4)["error"]["found"]
 
 
+@pytest.mark.parametrize("suffix", [".parquet", ".feather", ".jsonl", ".xlsx"])
+def test_points_in_text_of_typed_files_are_asked_for_or_decided_as_in_csv(suffix: str, tmp_path: Path) -> None:
+    rows, file = (
+        {"fee": ["1.234", "2.500"] * 50, "typed": [1.234, 2.5] * 50, "y": [*range(100)]},
+        tmp_path / f"t{suffix}",
+    )
+    write = write_workbook if suffix == ".xlsx" else written
+    assert "fee could be read as" in inspect(write(file, rows), code=4)["error"]["found"]
+    inspect(file, "--category", "fee")
+    other = {"comma": ["1,5", "2.500,75"] * 50}, {"point": ["63.2", "5"] * 50}
+    for decimal, columns, largest in ((",", other[0], 2500), (".", other[1], 2.5)):
+        found = inspect(write(file, rows | columns))
+        assert column(found, "fee")["maximum"] == largest
+        assert column(found, "typed")["maximum"] == 2.5
+        write(file, rows)
+        assert column(inspect(file, "--decimal", decimal), "fee")["maximum"] == largest
+    told = inspect(write(file, rows | other[1]), "--decimal", ",")
+    assert {each for each in rules(told, "warning") if "points" in each} == {"decimal-points point"}
+
+
 @pytest.mark.parametrize(("fee", "other"), [("{} %", "63.2"), ("$1,0{:02}", "0.125"), ("$ {}", "1.5e-7")])
 def test_points_in_other_columns_say_that_the_numbers_of_a_file_have_decimal_points(
     fee: str, other: str, tmp_path: Path

@@ -80,7 +80,7 @@ class OwnData(ParameterModel):
     )
     decimal: str | None = declare_field(
         None,
-        "The decimal point or comma of text files.",
+        "The decimal point or comma of numbers in text.",
         Use.TABLES,
         empty="inferred from the values",
         pattern="^[.,]$",

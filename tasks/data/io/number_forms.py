@@ -23,7 +23,7 @@ CURRENCY = (  # signs, and codes and abbreviations; any three letters could be a
 SIGN, END = rf"[-+{MINUS}(]?{SPACE}", rf"{SPACE}[-)]?"
 DIGITS = r"[.,]?\d(?:[\d.,'\x{2019} \x{a0}\x{2007}\x{2009}\x{202f}]*\d)?(?:[eE][+-]?\d+)?"
 SIGNED = rf"^{SIGN}(?P<before>(?:{CURRENCY})?){SPACE}{SIGN}{DIGITS}{END}{SPACE}(?P<after>(?:%|{CURRENCY})?){END}$"
-DECIMAL_POINT = r"^[+-]?(?:\d+\.|\d*\.(?:\d{1,2}|\d{4,})|(?:0*|\d{4,})\.\d{3})(?:[eE][+-]?\d+)?$"
+DECIMAL_POINT = r"^[+-]?(?:\d*\.(?:\d{1,2}|\d{4,})|(?:0*|\d{4,})\.\d{3})(?:[eE][+-]?\d+)?$"
 SAMPLE = 1000  # rows by which it is decided whether a full look is worth the time
 
 
@@ -84,10 +84,10 @@ def _weigh(numbers: pa.Array, weights: Array) -> float:
     return float(weights[numbers.is_valid().to_numpy(zero_copy_only=False)].sum())
 
 
-def find_decimal(candidates: Mapping[str, Candidates], delimiters: Collection[str]) -> str | None:
-    """The decimal comma, if files not delimited by commas have a column that can only be read with it."""
+def find_decimal(candidates: Mapping[str, Candidates], decimal: str, delimiters: Collection[str]) -> str | None:
+    """This decimal, if files not delimited by commas have a column that can only be read with it."""
     whole = ([decimal_of(form) for form, share in each.shares.items() if share == 1] for each in candidates.values())
-    return "," if "," not in delimiters and any({*each} == {","} for each in whole) else None
+    return decimal if "," not in delimiters and any({*each} == {decimal} for each in whole) else None
 
 
 def may_have_thousands(numbers: Array) -> bool:

@@ -133,21 +133,21 @@ def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Ta
     if selection.finds_forms:
         known = selection._replace(as_text=selection.as_text | unread)
         candidates, delimiters = _find_candidates(table, known), first.delimiters
-        decimal = selection.decimal or number_forms.find_decimal(candidates, delimiters)
+        decimal = selection.decimal or number_forms.find_decimal(candidates, ",", delimiters)
         numbers = frozenset(name for name, kinds in reader.kinds.items() if {"number"} in kinds.values())
         decimal = decimal or ("." if reader.has_decimal_points else None)
         may_be_either = decimal is None and "," not in delimiters
+        texts = table
         if delimiters and (decimal == "," or (may_be_either and (candidates or reader.possible_thousands))):
             texts = reader.read_again(raw=reader.selection.raw | numbers).map_table()
-            of_numbers = {name: texts.data[name] for name in sorted(numbers) if texts.is_text(name)}
-            if decimal == ",":  # then 1.234 is not the number that was read from CSV
-                candidates |= _find_candidates(texts, known, decimals=",")
-                others = of_numbers.keys() - candidates.keys()
-                findings += number_forms.warn_of_points({name: of_numbers[name] for name in sorted(others)})
-            elif any(map(number_forms.find_decimal_point, of_numbers.values())):
-                decimal = "."
-            else:
-                undecided = _find_candidates(texts, known, decimals=".,")
+        if decimal == ",":  # then 1.234 is another number than it seemed
+            candidates |= _find_candidates(texts, known, decimals=",")
+            others = _find_candidates(texts, known, decimals=".").keys() - candidates.keys()
+            findings += number_forms.warn_of_points({name: texts.data[name] for name in sorted(others)})
+        elif may_be_either:
+            undecided = _find_candidates(texts, known, decimals=".,")
+            decimal = number_forms.find_decimal(undecided, ".", delimiters)
+            if decimal is None:
                 candidates |= {name: each for name, each in undecided.items() if each.has_separators}
         found = {name: number_forms.choose_form(name, each, decimal, delimiters) for name, each in candidates.items()}
         findings += [each for each in found.values() if isinstance(each, Finding)]

@@ -5,7 +5,7 @@ from typing import Any
 
 from tasks.batch import output_dir
 from tasks.batch.plan import open_job
-from tasks.batch.results import check_rejects, finish, judge_again, read_footers, to_prediction
+from tasks.batch.results import check_rejects, describe_reject, finish, judge_again, read_footers, to_prediction
 from tasks.machine.run_messages import Event, print_message
 from tasks.machine.words import format_number, pluralize
 from tasks.parameters import PredictParameters
@@ -66,7 +66,7 @@ def _report_job(folder: Path, job: Job) -> None:
     print_message(f"{done}; predictions in {folder}", short=done)
     if rejects:
         first = min(reject for part in read_footers(folder, job).values() for reject in part.first_rejects)
-        print_message(f"the first rejected is {first.describe()}")
+        print_message(f"the first rejected is {describe_reject(first, job)}")
     if job.metrics and job.accuracy is None:
         print_message(
             "by the target's column: "

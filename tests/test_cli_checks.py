@@ -212,7 +212,7 @@ SAID = {  # the exit code, and what is printed
     f"{LOOK} --ignore '\"a\nb\"'": "0: no column ",
     "inspect wrong.csv --target price --features area,size": "4: 'big' | inf | size | 3 faults",
     "inspect pets": "4: cat/0001.png: none of PNG | names of one line | 3 faults",
-    "inspect forms.csv --target price --json": "0: as such: '\\u20ac 3' in row 0 | as such: '1/2/2024' in row 0",
+    "inspect forms.csv --target price --json": "0: as such: '\\u20ac 3' in line 2 | as such: '1/2/2024' in line 2",
     **{
         f"inspect {file} --target price {missing}--json": '0: "role": "left out" | "rule": "index"'
         for file in ROW_NAMES
@@ -248,7 +248,7 @@ SAID = {  # the exit code, and what is printed
     "retrain linear-regression --name new --data header.csv --target prise": "4: no column prise (--target)",
     f"retrain {TRAIN.replace('t.csv', 'header.csv')}": "4: holds no rows",
     f"retrain {TRAIN.replace('t.csv', 'deep.jsonl')}": "4: one array",
-    f"tune {TRAIN.replace('t.csv', 'null.jsonl')}": "4: row 0 is null",
+    f"tune {TRAIN.replace('t.csv', 'null.jsonl')}": "4: row 1 is null",
     f"retrain {TRAIN.replace('t.csv', 'empty.csv')}": "4: empty.csv is empty",
     f"retrain {TRAIN.replace('t.csv', 'empty')}": "4: holds nothing that can be read",
     "retrain linear-regression --name new --data two --target prise": "4: no column prise (--target)",
@@ -308,7 +308,7 @@ SAID = {  # the exit code, and what is printed
     "evaluate houses no.csv": "4: no file",
     "evaluate houses less.csv": "4: column kind is missing | to do: restore it",
     "evaluate houses header.csv": "4: holds no rows",
-    "evaluate houses null.jsonl": "4: row 0 is null",
+    "evaluate houses null.jsonl": "4: row 1 is null",
     "retrain houses --data nameless.parquet": "4: column 5 has no name",
     "evaluate houses unknown.csv": "4: no column price (the target) | add it, or correct its name in the data",
     "evaluate houses t.csv --time-column dya": "4: no column dya (--time-column)",

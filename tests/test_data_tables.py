@@ -108,7 +108,7 @@ def test_everything_that_is_wrong_in_a_folder_is_told_at_once(tmp_path: Path) ->
         (("nested-column", "only"), "list"),
         (("missing-column", "only"), "2.csv"),
         (("retyped-column", "size"), "4.parquet"),
-        (("retyped-column", "y"), f"'cheap' in row 1 of {tmp_path}/2.csv"),
+        (("retyped-column", "y"), f"'cheap' in line 3 of {tmp_path}/2.csv"),
     ):
         assert words in told[key]
     assert told["retyped-column", "n"].endswith("4.parquet"), "none of its values reads as no number"
@@ -130,7 +130,7 @@ def test_the_row_in_which_json_lines_change_their_kind_is_that_of_the_file(tmp_p
     lines = [json.dumps({"a": f"{row:60}", "y": row if row != 150_000 else "x"}) for row in range(160_000)]
     (tmp_path / "t.jsonl").write_text("\n".join(lines))  # several of the pieces that Arrow parses
     error = inspect(tmp_path / "t.jsonl", code=4)["error"]
-    assert "changed from number to string in row 150000" in error["found"]
+    assert "changed from number to string in row 150001" in error["found"]
 
 
 def test_columns_that_are_not_asked_for_cannot_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

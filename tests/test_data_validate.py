@@ -49,7 +49,7 @@ def test_what_a_version_will_say_of_data_names_files_without_their_folder(given:
     made = prepared(tmp_path / "of klara" / given)
     assert made.report is not None
     (found,) = [each.found for each in DataReport.read(made.report.path).findings if each.rule == "looks-like"]
-    assert "in row 0 of h.csv" in found
+    assert "in line 2 of h.csv" in found
 
 
 def test_the_prepared_splits_have_every_row_in_raw_units_once(tmp_path: Path) -> None:

@@ -260,7 +260,7 @@ def test_evaluate_judges_a_regression_by_rows_that_have_a_target_and_by_period(t
     found = [each["metrics"]["rmse"] for each in judged["periods"]]
     assert found == pytest.approx([*np.sqrt(errors.mean())], rel=1e-5)
     large = written(tmp_path / "large.csv", pd.concat([late, new.replace({"area": {new.area[7]: -3.4028235e38}})]))
-    assert_clear(typed("evaluate", "prices", large), 4, "the prediction for row 27 of", "not a finite number")
+    assert_clear(typed("evaluate", "prices", large), 4, "the prediction for line 29 of", "not a finite number")
 
 
 @pytest.mark.slow

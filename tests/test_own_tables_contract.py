@@ -96,7 +96,7 @@ def test_folders_are_read_in_order_and_have_their_partitions_as_columns(source: 
     assert (kind["kind"], kind["levels"], kind["missing"]) == ("category", ["a b"], ROWS)
     files[1].write_text(files[1].read_text().replace(f"{X[7]}", "seven", 1))
     (fault,) = rules(inspect(tmp_path / source, code=4), "error").values()
-    assert f"'seven' in row 7 of {files[1]}" in fault
+    assert f"'seven' in line 9 of {files[1]}" in fault
 
 
 def test_a_column_of_folders_stands_where_the_files_have_it_also_where_they_have_it_twice(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ FAULTS: dict[str, tuple[Columns, str, str, str]] = {
     "no such target": (with_y(), "--target cost", "no-such-column cost", "cost"),
     "no such feature": (with_y(), "--features x,size", "no-such-column size", "size"),
     "a target with a word in it": (
-        {"x": X, "y": once(list(map(str, N)), 17, "n/a")}, "", "target-kind y", "text, such as 'n/a' in row 17"
+        {"x": X, "y": once(list(map(str, N)), 17, "n/a")}, "", "target-kind y", "text, such as 'n/a' in row 18"
     ),
     "no features": ({"id": [f"row {at}" for at in N], "y": Y}, "", "no-features", ""),
     "a constant target": ({"x": X, "y": every(5.0)}, "", "constant-target y", "5"),
@@ -207,13 +207,13 @@ FAULTS: dict[str, tuple[Columns, str, str, str]] = {
     "a time that is no number": (
         with_y(g=once(list(map(float, N)), 7, np.nan)), "--time-column g", "split-missing", "g is missing in 1 row"
     ),
-    "no time": (with_y(g=once(every("2024-01-01"), 7, "soon")), "--time-column g", "no-moment g", "'soon' in row 7"),
+    "no time": (with_y(g=once(every("2024-01-01"), 7, "soon")), "--time-column g", "no-moment g", "'soon' in row 8"),
     "a time in another zone": (
         with_y(g=once(every("2024-01-01", "2024-01-02"), 7, "2024-01-01T00:00:00Z")), "--time-column g",
         "mixed-zones g", "with a zone and times without",
     ),
     "an empty time": (
-        with_y(g=once(every("31.12.2024", "2.1.2024"), 7, "")), "--time-column g", "no-moment g", "'' in row 7"
+        with_y(g=once(every("31.12.2024", "2.1.2024"), 7, "")), "--time-column g", "no-moment g", "'' in row 8"
     ),
     "days or months": (with_y(g=every("01/02/2024", "12/1/2024")), "--time-column g", "date-order g", "31/12/2024"),
     "a window of numbers": (with_y(g=list(N)), "--time-column g --window 7d", "window g", ""),
@@ -292,7 +292,7 @@ def test_a_number_far_beyond_the_training_rows_is_named_with_its_row(value: int,
     warnings = rules(inspect(path, "--split-column", "part"), "warning")
     assert ("extreme-value c" in warnings) == is_far
     if is_far:
-        assert warnings["extreme-value c"].startswith(f"c is {value} in row 9 of {path}")
+        assert warnings["extreme-value c"].startswith(f"c is {value} in line 11 of {path}")
         assert warnings["extreme-value c"].endswith("the training rows have 1 to 31")
 
 

@@ -293,9 +293,9 @@ TEXT = as_csv([GOOD, GOOD])
 UNFIT: dict[str, tuple[Make, str, str]] = {
     "missing.parquet": (changed(area=None, city=None), "area, city missing", ""),
     "missing.jsonl": (raw(b'{"city": "Ulm"}\n'), "area, garden, zone missing", ""),
-    "unknown.parquet": (changed(city=["Rome", "Oslo"]), "row 0 of … city is 'Rome'", "--unknown reject"),
+    "unknown.parquet": (changed(city=["Rome", "Oslo"]), "row 1 of … city is 'Rome'", "--unknown reject"),
     "big.csv": (
-        changed(area=["big"] * 2), "row 0 (id a, zone 2) of … area is 'big', not a number", "--id-column id,zone"
+        changed(area=["big"] * 2), "line 2 (id a, zone 2) of … area is 'big', not a number", "--id-column id,zone"
     ),
     "dates.parquet": (
         changed(area=pa.array([0, 1], pa.date32()), garden=[[True]] * 2),

@@ -265,13 +265,13 @@ def write_short(path: Path, num_bad: int) -> str:
 def test_one_row_in_a_hundred_may_be_rejected_more_stop_the_job_and_a_higher_limit_resumes_it(tmp_path: Path) -> None:
     assert predict_rows(input=write_short(tmp_path / "two.csv", 2)).rejects == 2
     asked = {"input": write_short(tmp_path / "three.csv", 3), "output": tmp_path / "out"}
-    with pytest.raises(DataError, match=r"at least 3 of 200 rows .* row 197 of .*three\.csv: x2 is missing") as caught:
+    with pytest.raises(DataError, match=r"at least 3 of 200 rows .* line 199 of .*three\.csv: x2 is missing") as caught:
         predict_rows(**asked)
     assert "at most 2" in caught.value.expected
     assert job(tmp_path / "out")["status"] == "running"
     done = predict_rows(**asked, max_rejects=3)
     assert (done.rows, done.rejects) == (197, 3)
-    with pytest.raises(DataError, match="the first is row 197 of"):
+    with pytest.raises(DataError, match="the first is line 199 of"):
         predict_rows(**asked, max_rejects=2)  # what is done is measured by what is tolerated now
     assert predict_rows(**asked, max_rejects=3) == done
 
@@ -290,7 +290,7 @@ def test_a_million_rejected_rows_are_never_all_in_memory_and_reading_stops_soon_
 
     with monkeypatch.context() as patch:
         patch.setattr(inputs, "read_batches", counted)
-        with pytest.raises(DataError, match=r"of 1,000,000 rows cannot be predicted, the first is row 0 of"):
+        with pytest.raises(DataError, match=r"of 1,000,000 rows cannot be predicted, the first is row 1 of"):
             predict_rows(**asked, max_rejects=200_000, shard_rows=1_000_000)
     assert 200_000 < sum(read) <= 200_000 + 2**17
     (folder,) = (path.parent for path in artifact_paths.all_predictions().glob("*/_job.json"))

@@ -280,7 +280,7 @@ def test_points_that_may_set_thousands_apart_are_asked_for_and_later_ones_are_no
     kept = recipe(examined(write_file(tmp_path, ";", [["791", "5"]])))
     (column,) = find_columns(kept.recipe.model_dump()).values()
     assert column.encode(["7", "1.5", "1,5", "5.", "1.234", 1.234]).tolist() == [7, 1.5, 1.5, 5, math.inf, 1.234]
-    for text, words in (("1.234", "c0 is '1.234' in row 1"), ("12.5", "")):
+    for text, words in (("1.234", "c0 is '1.234' in line 3"), ("12.5", "")):
         later = examined(write_file(tmp_path, ";", [["791", text]]), kept=kept).report
         assert [words for each in later.findings if each.is_error and words in each.found] == [words] * bool(words)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flows.pages.report import RetrainReport, TuneReport
 from tasks.batch.plan import Version, read_version
-from tasks.batch.results import read_footers
+from tasks.batch.results import locate_reject, read_footers
 from tasks.errors import GradmillError
 from tasks.judging.evaluation_result import EvaluationResult
 from tasks.judging.gates import format_value
@@ -236,10 +236,10 @@ def _describe_rejects(result: Prediction, job: Job) -> Iterator[Text | PageTable
     first = sorted(reject for footer in footers.values() for reject in footer.first_rejects)[:FEW]
     ids = [*first[0].ids]
     rows = [
-        (Path(each.source).name, f"{each.source_row:,}", *(each.ids[name] or "" for name in ids), each.reason)
+        (Path(each.source).name, locate_reject(each, job), *(each.ids[name] or "" for name in ids), each.reason)
         for each in first
     ]
-    yield PageTable(rows, ("file", "row, from 0", *ids, "why"))
+    yield PageTable(rows, ("file", "where", *ids, "why"))
     if result.rejects > FEW:
         yield f"All {result.rejects:,} are in ", Code(result.path / "part-*.parquet"), "."
 

@@ -21,7 +21,6 @@ from tasks.data.io.discovery import (
     TYPED_SUFFIXES,
     DataFile,
     explain_file_errors,
-    is_picture,
 )
 from tasks.data.io.inputs import check_unchanged
 from tasks.data.io.tabular import Selection, kind_of
@@ -95,12 +94,6 @@ class Reject(NamedTuple):
     source_row: int
     ids: dict[str, str | None]  # its values in the columns that are passed through
     reason: str
-
-    def describe(self) -> str:
-        """File, row, ids and the reason."""
-        ids = ", ".join(f"{name} {value}" for name, value in self.ids.items())
-        at = "" if is_picture(Path(self.source)) else f"row {self.source_row}{f' ({ids})' if ids else ''} of "
-        return f"{at}{self.source}: {self.reason}"
 
 
 class PartFooter(PersistedRecord):

@@ -13,13 +13,16 @@ import numpy as np
 from tasks.batch import output_dir
 from tasks.batch.output_dir import REJECTED, PartFooter, Reject
 from tasks.batch.plan import Version, read_version
-from tasks.data.io.batches import Batch
-from tasks.data.io.inputs import AVERAGED
+from tasks.data.io.batches import Batch, locate_row
+from tasks.data.io.discovery import DataFile, is_picture
+from tasks.data.io.inputs import AVERAGED, select_columns
+from tasks.data.io.tabular import Selection
 from tasks.data.recipe import Target
 from tasks.errors import DataError
 from tasks.machine.arrays import Array
 from tasks.machine.words import format_number, pluralize
 from tasks.parameters import PredictParameters
+from tasks.parameters.addresses import split_source
 from tasks.records import Prediction
 from tasks.serving import drift
 from tasks.serving.drift import Histogram
@@ -27,6 +30,7 @@ from tasks.serving.task import Outputs, Task
 from tasks.store import artifact_paths, model_folder, predictions
 from tasks.store.predictions import Job, Shard
 from tasks.store.record_base import PersistedRecord
+from tasks.store.verified_files import Fingerprint
 
 T = TypeVar("T")
 UNKNOWN_CLASS = "of a class that the model does not know, counted as wrong"  # is said behind a number of rows
@@ -209,6 +213,23 @@ def to_prediction(folder: Path, job: Job, file: Path | None) -> Prediction:
     )
 
 
+def locate_reject(reject: Reject, job: Job) -> str:
+    """Where in its file a rejected row is: its line or number, from 1; empty if the file is a picture."""
+    if is_picture(Path(reject.source)):
+        return ""
+    spec = read_version(job.model.path.parent).read_spec(job)
+    selection = select_columns(spec) if spec.recipe.columns else Selection()
+    _, selected = split_source(job.input.path)
+    return locate_row(DataFile(Fingerprint(reject.source, 0, 0, ""), {}, selected), reject.source_row, selection)
+
+
+def describe_reject(reject: Reject, job: Job) -> str:
+    """Where a rejected row is, its ids and the reason."""
+    place, ids = locate_reject(reject, job), ", ".join(f"{name} {value}" for name, value in reject.ids.items())
+    at = f"{place}{f' ({ids})' if ids else ''} of " if place else ""
+    return f"{at}{reject.source}: {reject.reason}"
+
+
 def check_rejects(folder: Path, job: Job, parts: Iterable[Counts]) -> None:
     """Stop the job when more rows were rejected than tolerated.
 
@@ -224,7 +245,8 @@ def check_rejects(folder: Path, job: Job, parts: Iterable[Counts]) -> None:
     average = " use --unknown average for values that the model has not seen,"
     average *= can_average and first.reason.endswith(UNSEEN)
     raise DataError(
-        f"at least {count:,} of {pluralize(job.rows, 'row')} cannot be predicted, the first is {first.describe()}",
+        f"at least {count:,} of {pluralize(job.rows, 'row')} cannot be predicted, the first is "
+        f"{describe_reject(first, job)}",
         f"at most {pluralize(job.max_rejects, 'rejected row')}",
         f"repair them,{average} or raise --max-rejects (finished parts are kept): the column {REJECTED} of "
         f"{folder}/part-*.parquet then says of each why",

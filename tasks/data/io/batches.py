@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -10,13 +10,14 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.data.io import tabular
-from tasks.data.io.csv import csv_batches
+from tasks.data.io.csv import csv_batches, find_line
 from tasks.data.io.discovery import JSON_SUFFIXES, DataFile, DataFiles, broken_file
-from tasks.data.io.excel import excel_batches
+from tasks.data.io.excel import FIRST_ROW, excel_batches
 from tasks.data.io.headers import HEADERLESS, headerless_error
 from tasks.data.io.queries import query_batches
 from tasks.data.io.tabular import BadRows, Reader, Selection
 from tasks.data.recipe import Recipe
+from tasks.errors import DataError
 from tasks.machine.arrays import Array
 from tasks.parameters.addresses import WORKBOOKS, is_database
 from tasks.parameters.data import TABLE_FORMATS
@@ -97,6 +98,23 @@ def table_batches(file: DataFile, selection: Selection, bad_rows: BadRows = "rai
                 at, values = batch.schema.get_field_index(name), pa.repeat(value, batch.num_rows)
                 batch = batch.append_column(name, values) if at < 0 else batch.set_column(at, name, values)
             yield batch
+
+
+def locate_row(file: DataFile, row: int, selection: Selection) -> str:
+    """Where in a file the row is that ``table_batches`` counts from 0: its line, or its number, from 1."""
+    place = f"row {row + 1:,}"
+    with suppress(DataError, OSError):
+        if is_database(file.path) or (file.is_remote and not file.copy):
+            pass
+        elif is_csv(file):
+            with file.open() as stream:
+                place = f"line {find_line(stream, file.path, selection, row):,}"
+        elif file.suffix in JSON_SUFFIXES:
+            with file.open() as stream:
+                place = f"row {tabular.find_json_line(stream, file.path, selection, row):,}"
+        elif file.suffix in WORKBOOKS:
+            place = f"row {int(next(table_batches(file, selection)).schema.metadata[FIRST_ROW]) + row:,}"
+    return place
 
 
 def read_header(

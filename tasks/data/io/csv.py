@@ -5,7 +5,7 @@ import csv
 import io
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,6 +66,28 @@ def csv_batches(stream: Any, name: str, selection: Selection, bad_rows: BadRows 
     Raises:
         DataError: it is not such a file; ragged rows that are to ``raise`` are counted up to the end of their block.
     """
+    file, blocks = _open_csv(stream, name, selection, bad_rows)
+    words = {name: {PADDED_VALUE: value} for name, value in file.padded_values.items()}
+    fields = [pa.field(each, pa.null(), metadata=words.get(each)) for each in file.names]
+    yield without_rows(pa.schema(fields, {DELIMITER: file.delimiter, **file.header_notes}))
+    for table in parallel.read_ahead(map(file.parse, blocks)):
+        yield from table.to_batches()
+
+
+def find_line(stream: Any, name: str, selection: Selection, row: int) -> int:
+    """The line, from 1, in which a row begins that is number ``row``, from 0, in ``csv_batches``.
+
+    Raises:
+        DataError: it is not such a file.
+    """
+    file, blocks = _open_csv(stream, name, selection, "reject")
+    return file.find_line(blocks, row)
+
+
+def _open_csv(
+    stream: Any, name: str, selection: Selection, bad_rows: BadRows
+) -> tuple["_CsvFile", Iterator[memoryview]]:
+    """A file whose header has been read, and its blocks from there on."""
     blocks = read_blocks(stream, name, selection.encoding)
     first = next(blocks)
     start, excel_delimiter = 0, ""  # of the header; as a line above it says
@@ -77,11 +99,7 @@ def csv_batches(stream: Any, name: str, selection: Selection, bad_rows: BadRows 
     if LINE_END.search(first) is None:
         raise broken_file(name, "it ends inside its header", "a header and rows")
     file = _CsvFile(name, first, selection, bad_rows, excel_delimiter, len(LINE_END.findall(above)))
-    words = {name: {PADDED_VALUE: value} for name, value in file.padded_values.items()}
-    fields = [pa.field(each, pa.null(), metadata=words.get(each)) for each in file.names]
-    yield without_rows(pa.schema(fields, {DELIMITER: file.delimiter, **file.header_notes}))
-    for table in parallel.read_ahead(map(file.parse, itertools.chain([first], blocks))):
-        yield from table.to_batches()
+    return file, itertools.chain([first], blocks)
 
 
 class Ragged(NamedTuple):
@@ -134,6 +152,7 @@ class _CsvFile:
         self._missing = (*selection.missing, *selection.also_missing)
         self._sought = {*EXCEL_ERRORS, *selection.also_missing} if self._is_strict and not selection.is_again else set()
         self._rows = 0  # before the next block
+        self._line = lines_above + 1  # with which the next block begins
         self._is_damaged = False  # bytes that are not UTF-8 were replaced
 
     def _find_padded_values(self, missing: tuple[str, ...]) -> dict[str, str]:
@@ -174,9 +193,10 @@ class _CsvFile:
         count = len(table) + len(ragged.rows)
         if self._is_strict and len(ragged.rows):
             is_cut = block[-1] not in b"\r\n" and ragged.rows.tolist() == [count - 1]
-            raise self._describe_ragged(ragged, self._rows, self._rows + count, is_cut)
+            raise self._describe_ragged(ragged, block, self._rows + count, is_cut)
         self._header_rows = 0
         self._rows += count
+        self._line += _count_lines(block)
         matched = self._find_missing(block)
         self._sought -= matched
         table = table.replace_schema_metadata(add_matched(table.schema, matched))
@@ -203,6 +223,21 @@ class _CsvFile:
         rows = [int(row.number) - 1 - self._header_rows for row in rejects]
         fields = [row.actual_columns for row in rejects]
         return table, Ragged(np.array(rows, np.int64), np.array(fields, np.int64))
+
+    def find_line(self, blocks: Iterable[memoryview], row: int) -> int:
+        """The line, from 1, in which a row of these blocks, the next ones, begins."""
+        lines, row = itertools.chain.from_iterable(map(self._list_lines, blocks)), row + self._header_rows
+        return next(itertools.islice(lines, row, None), self._line + row)
+
+    def _list_lines(self, block: memoryview) -> Iterator[int]:
+        """The lines in which the rows of the next block begin, up to one that Python does not read."""
+        rows, line = _read_rows(bytes(block).decode(errors="replace"), self.delimiter), self._line
+        with contextlib.suppress(csv.Error):
+            for row in rows:
+                if row:
+                    yield line
+                line = self._line + rows.line_num
+        self._line += _count_lines(block)
 
     def _find_missing(self, block: memoryview) -> set[str]:
         """The texts for missing values, of those not seen before, that are whole fields in a block."""
@@ -251,15 +286,16 @@ class _CsvFile:
 
         Quotes inside of fields do not matter: a row is appended to the block, and must come out as one row.
         """
-        rows, last = io.StringIO(f"{bytes(block).decode()}\n{END}\n", newline=""), (0, [""])
+        text = io.StringIO(f"{bytes(block).decode()}\n{END}\n", newline="")
+        rows, line, following, last = csv.reader(text, delimiter=self.delimiter), 0, 0, [""]
         limit = csv.field_size_limit(2**31 - 1)  # a setting of the whole process: a field may be a whole block
         try:
-            for row in enumerate(csv.reader(rows, delimiter=self.delimiter), self._rows - self._header_rows):
-                last = row
+            for row in rows:
+                line, last, following = following, row, rows.line_num
         finally:
             csv.field_size_limit(limit)
-        if last[1] != [END]:
-            reason = f"row {last[0]} (from 0) has a quote that is never closed"
+        if last != [END]:
+            reason = f"line {self._line + line} has a quote that is never closed"
             raise broken_file(self._name, reason, "a second quote where the field ends")
 
     def _read(self, block: memoryview, rejects: list[Any] | None = None) -> pa.Table:
@@ -313,11 +349,11 @@ class _CsvFile:
         lines, rows = zip(*self._read_head(delimiter, SNIFFED_ROWS), strict=True)
         return int(lines[headers.find_header_row(rows)])
 
-    def _describe_ragged(self, ragged: Ragged, rows_before: int, rows: int, is_cut: bool) -> DataError:
+    def _describe_ragged(self, ragged: Ragged, block: memoryview, rows: int, is_cut: bool) -> DataError:
         """The error for rows of a block whose fields do not match the header."""
-        first, fields, expected = rows_before + int(ragged.rows[0]), int(ragged.fields[0]), len(self.names)
+        line, fields, expected = self.find_line([block], int(ragged.rows[0])), int(ragged.fields[0]), len(self.names)
         if is_cut and fields < expected:
-            reason = f"it ends inside row {first} (from 0), after {pluralize(fields, 'field')}"
+            reason = f"it ends inside line {line}, after {pluralize(fields, 'field')}"
             return broken_file(self._name, reason, pluralize(expected, "field"))
         action = "quote fields that contain the delimiter, and write the file again"
         if 2 * len(ragged.rows) > rows:
@@ -328,7 +364,7 @@ class _CsvFile:
         num_ragged = pluralize(len(ragged.rows), "row")
         return DataError(
             f"{num_ragged} of {rows:,} in {self._name} with more or fewer fields than the header: "
-            f"the first is row {first}, with {fields} (rows count from 0)",
+            f"the first is in line {line}, with {fields}",
             pluralize(expected, "field"),
             action,
         )
@@ -345,6 +381,11 @@ def _find_line(block: memoryview, line: int, name: str) -> int:
         found = f"{name} has {pluralize(len(starts) - 1, 'line')} at its beginning, and no line {line}"
         raise DataError(found, "a header in that line", "check --header")
     return starts[-1]
+
+
+def _count_lines(block: memoryview) -> int:
+    text = bytes(block)
+    return text.count(b"\n") or text.count(b"\r")
 
 
 def _read_rows(text: str, delimiter: str, strict: bool = False) -> Any:

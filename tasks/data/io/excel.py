@@ -56,6 +56,7 @@ MAX_CELLS = 2 * 10**7  # which take several GB
 SHOWN = 20  # sheets that are listed
 MAX_PACKED = 2**28
 MAX_UNPACKED = 2**29  # bytes of XML: a full sheet of a million rows and eight columns has half of that
+FIRST_ROW = b"first-row"  # a key in the schema metadata of the batch that has no rows: the number of the first
 
 
 def excel_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.RecordBatch]:
@@ -75,7 +76,8 @@ def excel_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.R
     body = rows[int(header.is_there) :]
     table = pa.table({each: _make_column([row[at] for row in body]) for at, each in enumerate(header.names)})
     matched = errors.union(*body).intersection(EXCEL_ERRORS)  # as values, and as text
-    table = table.replace_schema_metadata({**header.notes, **add_matched(table.schema, matched)})
+    first_row = {FIRST_ROW: str(first_line + int(header.is_there))}
+    table = table.replace_schema_metadata({**header.notes, **add_matched(table.schema, matched), **first_row})
     yield without_rows(table.schema)
     yield from table.to_batches(BATCH_ROWS)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gradmill.rows import EXCEL_ERRORS, WHOLE_FORM, read_missing
 from tasks.data.io import date_parts, number_forms, tabular
-from tasks.data.io.batches import is_csv, table_batches
+from tasks.data.io.batches import is_csv, locate_row, table_batches
 from tasks.data.io.csv import DELIMITER, PADDED_VALUE
 from tasks.data.io.discovery import DataFile, DataFiles
 from tasks.data.io.headers import HEADERLESS, RENAMED, headerless_error
@@ -45,6 +45,7 @@ class Table:
     files: DataFiles
     starts: NDArray[np.int64]  # (files + 1,) first row of each file, and the number of all rows
     findings: tuple[Finding, ...]
+    selection: Selection  # with which they were read
     forms: Mapping[str, str] = field(default_factory=dict)  # forms of text that was read as columns of numbers
     header: tuple[str, ...] = ()  # all columns that a model can take, whether read or not
     date_forms: Mapping[str, str] = field(default_factory=dict)  # forms of text that was read as columns of dates
@@ -57,9 +58,10 @@ class Table:
     _limits: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def name_row(self, row: int) -> str:
-        """A row in words: its number in its file, from 0, and the file."""
+        """A row in words: its line or number in its file, from 1, and the file."""
         file = int(np.searchsorted(self.starts, row, side="right")) - 1
-        return f"row {row - self.starts[file]:,} of {self.files.files[file].path}"
+        place = locate_row(self.files.files[file], row - int(self.starts[file]), self.selection)
+        return f"{place} of {self.files.files[file].path}"
 
     def is_text(self, name: str) -> bool:
         """Whether a column is text, a dictionary or not."""
@@ -312,7 +314,7 @@ class _TableReader:
         if name in selection.dates or (kind == "date" and selection.finds_dates(name)):
             array = self._read_dates(file, name, array)
         elif kind == "text" and (form := selection.forms.get(name)):
-            array = self._read_form(path, name, array, form)
+            array = self._read_form(file, name, array, form)
         elif selection.finds_forms and not self.has_decimal_points and self.delimiters - {","} and is_csv(file):
             self._look_for_points(name, array)
         if name in selection.as_text and kind in ("number", "boolean"):
@@ -343,7 +345,7 @@ class _TableReader:
         if is_csv(file) and getattr(values.type, "tz", None):
             self.zoned_texts.add(name)
         rule, expected = "text-among-dates", f"a date written like {read_as.form or '2024-12-31'}"
-        self._note_misfit(file.path, name, values, np.flatnonzero(is_invalid), (rule, expected))
+        self._note_misfit(file, name, values, np.flatnonzero(is_invalid), (rule, expected))
         return pa.array(moments)
 
     def _look_for_points(self, name: str, array: pa.Array) -> None:
@@ -353,7 +355,7 @@ class _TableReader:
             self.possible_thousands |= {name} if may_have_thousands else set()
             self.has_decimal_points |= not may_have_thousands
 
-    def _read_form(self, path: str, name: str, texts: pa.Array, form: str) -> pa.Array:
+    def _read_form(self, file: DataFile, name: str, texts: pa.Array, form: str) -> pa.Array:
         """Text in a form as float64; the first value that is not in this form is remembered."""
         missing = self.selection.also_missing
         numbers = tabular.to_numbers(texts, is_boolean=False, invalid=np.inf, form=form)
@@ -361,10 +363,12 @@ class _TableReader:
         numbers = np.where(np.isin(numbers, read_missing(missing, form)), np.nan, numbers)
         is_misfit = np.isinf(numbers)
         fault = "text-among-numbers", f"a number written like {form}"
-        self._note_misfit(path, name, texts, np.flatnonzero(is_misfit), fault)
+        self._note_misfit(file, name, texts, np.flatnonzero(is_misfit), fault)
         return pa.array(np.where(is_misfit, np.nan, numbers), from_pandas=True)  # Arrow's memory cannot be written to
 
-    def _note_misfit(self, path: str, name: str, values: pa.Array, rows: NDArray[Any], fault: tuple[str, str]) -> None:
+    def _note_misfit(
+        self, file: DataFile, name: str, values: pa.Array, rows: NDArray[Any], fault: tuple[str, str]
+    ) -> None:
         """Remember the first of some rows that do not fit, the rule that says so, and what was expected."""
         if len(rows) and name not in self._misfits:
             row = self.starts[-1] - self.starts[-2] + int(rows[0])
@@ -372,7 +376,7 @@ class _TableReader:
                 shown = values.slice(int(rows[0]), 1).cast(pa.string())[0].as_py()[:SHOWN]  # Python knows no year 0
             except Exception:  # a moment in an unknown time zone
                 shown = f"of type {values.type}"
-            found = f"{name} is {shown!r} in row {row:,} of {path} (rows count from 0)"
+            found = f"{name} is {shown!r} in {locate_row(file, row, self.selection)} of {file.path}"
             others = f"make the column a category with --category {name}, or leave it out with --ignore {name}"
             if not self.selection.finds_forms:
                 others = "or keep the new table under another --name"
@@ -416,6 +420,7 @@ class _TableReader:
             self._files,
             starts,
             findings=(),
+            selection=self.selection,
             forms=forms,
             header=tuple(header),
             date_forms=date_forms,

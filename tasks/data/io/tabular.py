@@ -7,6 +7,7 @@ before any row is read; JSON lines have no header and therefore no such batch. T
 
 import codecs
 import io
+import itertools
 import json
 import re
 from collections import Counter
@@ -467,19 +468,30 @@ def json_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.Re
     Raises:
         DataError: it is not such a file.
     """
-    rows = 0
+    line = 1
     for block in read_blocks(stream, name, selection.encoding, is_json=True):
-        _check_json_block(block, name, rows)
+        _check_json_block(block, name, line)
         try:
             table = _parse_json(block)
             dates = [each for each in table.schema if selection.reads_text(each.name) and kind_of(each.type) == "date"]
             if dates:  # text that looks like dates
                 table = _parse_json(block, pa.schema([(each.name, pa.string()) for each in dates]))
         except pa.ArrowException as error:
-            reason = _find_json_fault(block, rows) or str(error).splitlines()[0]
+            reason = _find_json_fault(block, line) or str(error).splitlines()[0]
             raise broken_file(name, reason, f"{JSON_OBJECTS}, with values of one kind a column") from error
-        rows += len(table)
+        line += bytes(block).count(b"\n")
         yield from table.to_batches()
+
+
+def find_json_line(stream: Any, name: str, selection: Selection, row: int) -> int:
+    """The line, or the place in the array, from 1, of what is number ``row``, from 0, in ``json_batches``.
+
+    Raises:
+        DataError: it is not such a file.
+    """
+    blocks = read_blocks(stream, name, selection.encoding, is_json=True)
+    lines = enumerate((line for block in blocks for line in bytes(block).splitlines()), 1)
+    return next(itertools.islice((at for at, line in lines if line.strip()), row, None), row + 1)
 
 
 def _parse_json(block: memoryview, schema: pa.Schema | None = None, parsed_bytes: int = PARSED_BYTES) -> pa.Table:
@@ -487,13 +499,13 @@ def _parse_json(block: memoryview, schema: pa.Schema | None = None, parsed_bytes
     return pa.json.read_json(source, options, pa.json.ParseOptions(explicit_schema=schema))
 
 
-def _find_json_fault(block: memoryview, rows: int) -> str:
-    """What is wrong in a block that comes after so many ``rows``; Arrow counts rows from where it began to parse."""
+def _find_json_fault(block: memoryview, line: int) -> str:
+    """What is wrong in a block that begins with this line; Arrow counts rows from where it began to parse."""
     try:
         _parse_json(block, parsed_bytes=len(block) + 1)
     except pa.ArrowException as error:
         said = str(error).splitlines()[0]
-        return re.sub(r"in row (\d+)", lambda match: f"in row {rows + int(match[1])}", said)
+        return re.sub(r"in row (\d+)", lambda match: f"in row {line + int(match[1])}", said)
     return ""
 
 
@@ -521,14 +533,14 @@ def check_text(head: bytes, name: str) -> None:
         )
 
 
-def _check_json_block(block: memoryview, name: str, rows: int) -> None:
+def _check_json_block(block: memoryview, name: str, line: int) -> None:
     """Refuse input that crashes Arrow's parser with a segmentation fault, or that it does not turn into text."""
     text = bytes(block)
     if error := find_invalid_utf_8(block):
-        line = rows + text.count(b"\n", 0, error.start)
+        line += text.count(b"\n", 0, error.start)
         raise broken_file(name, f"row {line} is not UTF-8", "UTF-8", "save it in UTF-8") from error
     if NULL_LINE.search(text) and (null := NULL_LINE.search(without_strings := JSON_STRING.sub(b"", text))):
-        line = rows + without_strings.count(b"\n", 0, without_strings.index(b"null", null.start()))
+        line += without_strings.count(b"\n", 0, without_strings.index(b"null", null.start()))
         raise broken_file(name, f"row {line} is null", JSON_OBJECTS)
     if text.count(b"{") + text.count(b"[") > text.count(b"\n") + MAX_DEPTH and _depth(block) > MAX_DEPTH:
         raise broken_file(name, f"values are nested more than {MAX_DEPTH} deep", "one value a column")

@@ -106,6 +106,27 @@ def test_a_name_without_a_header_reads_files_with_and_without_one_and_other_name
         assert "--header" not in error["action"]
 
 
+@pytest.mark.parametrize(("first", "num_rows"), [(["b", "a"], 101), (["a", "a"], 101), (["a", "b"], 100)])
+def test_without_a_header_the_first_row_is_data_unless_it_has_the_names_in_order(
+    first: list[str], num_rows: int, tmp_path: Path
+) -> None:
+    file = write(tmp_path / "t.csv", first, *(["abc"[at % 3], "ab"[at % 2]] for at in range(100)))
+    shown = inspect(file, "--target", "b", "--header", "none", "--names", "a,b")
+    assert (shown["rows"], [each["name"] for each in shown["columns"]]) == (num_rows, ["a", "b"])
+    assert sorted(column(shown, "a")["levels"]) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".xlsx"])
+def test_a_name_that_names_repeats_is_a_column_of_its_own(suffix: str, tmp_path: Path) -> None:
+    file = write(tmp_path / f"t{suffix}", *ROWS)
+    shown = inspect(file, "--target", "y", "--names", "p,city,p,y")
+    assert [each["name"] for each in shown["columns"]] == ["p", "city", "p.1", "y"]
+    assert "p.1" in rules(shown, "note")["renamed-columns"]
+    retrain("linear-regression", "flats", file, "--names", "p,city,p,y", target="y")
+    by_evaluate, by_predict = measure("flats", file, tmp_path / "out")
+    assert by_evaluate == pytest.approx(by_predict, rel=1e-6)
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".xlsx"])
 def test_a_title_that_a_spreadsheet_pads_with_empty_fields_is_no_header(suffix: str, tmp_path: Path) -> None:
     file = write(tmp_path / f"t{suffix}", ["Flats", "", "", ""], ["", "", "", ""], NAMES, *ROWS)

@@ -36,24 +36,27 @@ class Header(NamedTuple):
 def read_header_row(rows: Sequence[list[str]], lines: Sequence[int], file: str, selection: Selection) -> Header:
     """The names of the columns of a file that begins with these rows, which are in these lines of it.
 
-    A file of a name whose first file had no header may have one.
+    A file of a name without a header may have one: its first row has the names in order, or only some of them.
 
     Raises:
         DataError: the names that are given are not as many as the fields.
     """
-    first = rows[0]
+    first, given = rows[0], [*selection.names]
     if selection.header == NO_HEADER:
-        names = [*selection.names] or [f"c{place}" for place in range(1, len(first) + 1)]
-        if set(first) <= set(names):
-            return Header(first)
-        _check_given_names(names, len(first), file)
-        return Header(names, is_there=False)
-    if selection.names:
-        _check_given_names(selection.names, len(first), file)
-        return Header([*selection.names])
-    names, notes = name_columns(first), dict[bytes, bytes]()
-    if renamed := [name for name, given in zip(names[1:], first[1:], strict=True) if name != given]:
+        given = given or [f"c{place}" for place in range(1, len(first) + 1)]
+        is_part = len(first) < len(given) and len({*first}.intersection(given)) == len(first)
+        if first == given or is_part:
+            return Header(name_columns(first))
+    if given and len(given) != len(first):
+        fields, words = pluralize(len(first), "field"), pluralize(len(given), "name")
+        found = f"{file} has {fields} in its first row, and {words} given"
+        raise DataError(found, "one name for each column", "check --names")
+    own = given or first
+    names, notes = name_columns(own), dict[bytes, bytes]()
+    if renamed := [name for name, before in zip(names[1:], own[1:], strict=True) if name != before]:
         notes[RENAMED] = json.dumps(renamed).encode()
+    if given:
+        return Header(names, is_there=selection.header != NO_HEADER, notes=notes)
     if not selection.header:
         row = find_header_row(rows)
         is_title = 2 * _count_texts(first) < _count_texts(rows[row])
@@ -72,14 +75,6 @@ def name_columns(header: Sequence[str]) -> list[str]:
             unique = f"{name}.{times[name]}"
         names.append(unique)
     return names
-
-
-def _check_given_names(names: Sequence[str], num_fields: int, file: str) -> None:
-    if len(names) != num_fields:
-        found = (
-            f"{file} has {pluralize(num_fields, 'field')} in its first row, and {pluralize(len(names), 'name')} given"
-        )
-        raise DataError(found, "one name for each column", "check --names")
 
 
 def headerless_error(file: str, note: bytes, has_options: bool = True) -> DataError:

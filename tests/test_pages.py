@@ -96,7 +96,8 @@ def of_a_version(text: str, names: Sequence[str] = (), recipe: dict[str, Any] | 
         "tolerances": {"sample": 2e-5, "parity": 1e-5},
         "files": dict.fromkeys(("model.onnx", "metadata.json", "sample.npz"), "0" * 64),
         "recipe": recipe or {"kind": "columns", "columns": [column]},
-        "gates": [gate.model_dump()], "parameters": {"training": Training().model_dump(mode="json")},
+        "gates": [gate.model_dump()],
+        "parameters": {"name": "mine", "data": {}, "tuned": False, "training": Training().model_dump(mode="json")},
         "trained": {"num_examples": 1234, "num_epochs": 3, "kept_epoch": 3, "collinear": [text]},
         "packages": {text: text}, "platform": text,
     }  # fmt: skip

@@ -29,7 +29,10 @@ HEX = re.compile(r"0[xX][0-9a-fA-F]{1,15}")
 TRUTH = {"false": 0.0, "true": 1.0}  # in any case
 SPACE = "[ \u00a0\u2007\u2009\u202f]?"  # before a sign that follows a number, or between thousands
 NUMBER_FORM = re.compile(r"(\D*)1([.,' ])234([.,])5(\D*)")  # such as $1,234.5
-EXCEL_ERRORS = ("#N/A", "#DIV/0!", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!")
+EXCEL_ERRORS = (  # in English and German
+    *("#N/A", "#DIV/0!", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!", "#NV", "#ZAHL!", "#BEZUG!", "#WERT!"),
+    *("#SPILL!", "#CALC!", "#GETTING_DATA", "#FIELD!", "#BLOCKED!", "#CONNECT!", "#UNKNOWN!", "#BUSY!"),
+)
 WHOLE_FORM = "1234"  # of whole numbers about whose decimal point or comma nothing is known
 MINUS = "\u2212"  # as typographers write it
 SIGNS = {"": "", "+": "", "-": "-", MINUS: "-", "()": "-"}  # around a number, and what they mean

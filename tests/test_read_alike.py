@@ -4,6 +4,7 @@ import csv
 import datetime
 import gzip
 import json
+import re
 import struct
 import zipfile
 from collections.abc import Callable
@@ -357,19 +358,50 @@ def test_the_first_visible_sheet_is_read_unless_another_is_named(suffix: str, tm
 @pytest.mark.parametrize("suffix", [".csv", ".xlsx", ".ods"])
 def test_errors_of_excel_are_missing_values_and_a_note_says_so_once(suffix: str, tmp_path: Path) -> None:
     errors = ["#N/A", "#DIV/0!", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!"]
+    errors += ["#NV", "#WERT!", "#BEZUG!", "#ZAHL!", "#SPILL!", "#CALC!", "#GETTING_DATA"]
     frame = pd.DataFrame({"area": [*(at % 9 for at in range(300)), *errors], "city": ["Ulm", "Bonn"] * 150 + errors})
-    frame["price"] = np.arange(307) % 7
+    frame["price"] = np.arange(len(frame)) % 7
     file, store = tmp_path / f"t{suffix}", ("--artifacts", tmp_path / "artifacts")
     frame.to_csv(file, index=False) if suffix == ".csv" else frame.to_excel(file, index=False)
     found = inspect(file, "--target", "price")
     for name, kind in ("area", "number"), ("city", "category"):
         assert (column(found, name)["kind"], column(found, name)["missing"]) == (kind, len(errors))
-    assert rules(found, "note")["excel-errors"] == "errors of Excel, such as #DIV/0!, are read as missing values"
+    assert rules(found, "note")["excel-errors"] == "errors of Excel, such as #BEZUG!, are read as missing values"
     retrain("linear-regression", "rooms", file, "--min-gain", "-9", *store, target="price")
     assert ask("predict", file, "--name", "rooms", "--output", tmp_path / "out", *store)["rejects"] == 0
     model = gradmill.load("rooms", tmp_path / "artifacts")
     rows = frame.to_dict("records")
-    assert model.predict(rows[-7:]).tolist() == model.predict([{"area": None, "city": None}] * 7).tolist()
+    assert model.predict(rows[-14:]).tolist() == model.predict([{"area": None, "city": None}] * 14).tolist()
+    typed_frame = frame.assign(area=pd.to_numeric(frame.area, errors="coerce"))
+    typed_frame.to_parquet(tmp_path / "t.parquet")
+    typed_frame.to_json(tmp_path / "t.jsonl", orient="records", lines=True)
+    for name in "t.parquet", "t.jsonl":
+        city = column(found_in := inspect(tmp_path / name, "--target", "price"), "city")
+        assert (city["levels"], city["missing"]) == (["Ulm", "Bonn"], len(errors))
+        assert "excel-errors" in rules(found_in, "note")
+        options = "--unknown", "reject", "--output", tmp_path / f"{name}.out", *store
+        assert ask("predict", tmp_path / name, "--name", "rooms", *options)["rejects"] == 0
+
+
+def test_a_cell_with_an_error_of_a_later_excel_is_missing(tmp_path: Path) -> None:
+    book, rows = tmp_path / "t.xlsx", [[at % 9, at % 7] for at in range(90)]
+    pd.DataFrame([["#SPILL!", 1], ["#N/A", 2], ["#FIELD!", 3], *rows], columns=["area", "price"]).to_excel(
+        book, index=False, sheet_name="Rooms"
+    )
+    with zipfile.ZipFile(book) as packed:
+        parts = {name: packed.read(name) for name in packed.namelist()}
+    sheet = "xl/worksheets/sheet1.xml"
+    for place, name in ("A2", "#SPILL!"), ("A4", "#FIELD!"):
+        cell = f'<c r="{place}" t="e"><f>A9</f><v>{name}</v></c>'.encode()
+        parts[sheet], times = re.subn(rf'<c r="{place}"[^>]*>.*?</c>'.encode(), cell, parts[sheet])
+        assert times == 1
+    with zipfile.ZipFile(book, "w") as packed:
+        for name, content in parts.items():
+            packed.writestr(name, content)
+    shown = inspect(book, "--target", "price")
+    area = column(shown, "area")
+    assert (shown["rows"], area["kind"], area["missing"]) == (93, "number", 3)
+    assert "excel-errors" in rules(shown, "note")
 
 
 def test_spaces_after_delimiters_are_no_part_of_a_value(tmp_path: Path) -> None:

@@ -92,6 +92,7 @@ def table_batches(file: DataFile, selection: Selection, bad_rows: BadRows = "rai
         else:
             batches = csv_batches(stream, file.path, selection, bad_rows)
         for batch in batches:
+            batch = batch if is_csv(file) else tabular.drop_errors(batch)  # the reader of CSV has done so
             if selection.also_missing:
                 batch = tabular.drop_missing(batch, selection)
             for name, value in file.partition.items():

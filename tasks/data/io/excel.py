@@ -50,6 +50,7 @@ BARE_FORMULA_OF_ODS = re.compile(
 ERROR = re.compile(  # a cell whose value is one; it may have a formula
     rb"""<(?:\w+:)?c\b[^>]*\bt=["']e["'][^>]*>(?:<(?:\w+:)?f\b[^<]*(?:</[^>]*>)?)?<(?:\w+:)?v>([^<]*)<"""
 )
+READ_ERRORS = EXCEL_ERRORS[:7]  # that the package knows; any other makes it refuse the workbook
 TAG = re.compile(rb"<(?:\w+:)?(?:sheet|Relationship)\b([^>]*)>")
 ATTRIBUTE = re.compile(rb"""([\w:]+)\s*=\s*(?:"([^"]*)"|'([^']*)')""")
 MAX_CELLS = 2 * 10**7  # which take several GB
@@ -131,9 +132,25 @@ def _read_xlsx(content: bytes, packed: zipfile.ZipFile, name: str, sheet: str) -
         raise broken_file(name, found, f"at most {MAX_CELLS:,}", to_do)
     if bare := BARE_FORMULA.search(xml):
         raise _bare_formula(f"cell {bare[1].decode()} of sheet {selected}", name)
-    table = CalamineWorkbook.from_filelike(io.BytesIO(content)).get_sheet_by_name(selected)
     errors = {error.decode() for error in ERROR.findall(xml)}
+    if errors.difference(READ_ERRORS):
+        content = _replace_part(packed, parts[selected], ERROR.sub(_replace_error, xml))
+    table = CalamineWorkbook.from_filelike(io.BytesIO(content)).get_sheet_by_name(selected)
     return (table.start or (0, 0))[0] + 1, list(table.to_python()), errors
+
+
+def _replace_error(cell: re.Match[bytes]) -> bytes:
+    """The beginning of a cell with an error that the package reads in place of its own."""
+    return cell[0].removesuffix(cell[1] + b"<") + b"#N/A<"
+
+
+def _replace_part(packed: zipfile.ZipFile, part: str, xml: bytes) -> bytes:
+    """The workbook with other content of one of its parts."""
+    copy = io.BytesIO()
+    with zipfile.ZipFile(copy, "w") as written:
+        for name in packed.namelist():
+            written.writestr(name, xml if name == part else packed.read(name))
+    return copy.getvalue()
 
 
 def _read_in_process(content: bytes, name: str, sheet: str) -> tuple[int, list[list[Any]]]:

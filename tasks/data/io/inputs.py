@@ -265,6 +265,7 @@ def _parquet_batches(file: InputFile, start: int, stop: int, spec: ReadSpec) -> 
     names = [*(selection.only or ())]  # these may include a target that is not there
     how = names, start, stop, spec.chunk_rows, CHUNK_BYTES, categories
     for first, rows in tabular.read_parquet(Path(file.readable), *how):
+        rows = tabular.drop_errors(rows)
         yield encode(file, first, tabular.drop_missing(rows, selection) if selection.also_missing else rows, spec)
 
 

@@ -35,7 +35,7 @@ from tasks.data.recipe import Column
 from tasks.data.split import TEST
 from tasks.errors import DataError
 from tasks.parameters.data import OwnData
-from written_tables import examined, recipe, rows, rules, written
+from written_tables import digest, examined, recipe, rows, rules, written
 
 
 def read(source: Path | str, folder: Path, *as_text: str) -> Table:
@@ -399,6 +399,21 @@ def test_dates_far_from_1970_and_numbers_of_any_size_and_sign_are_in_order(
 def test_the_latest_rows_are_found_by_dates_in_any_form(form: str, tmp_path: Path) -> None:
     days = np.datetime64("2023-12-01", "s") + RNG.permutation(DATES) // 10 * DAY
     assert_latest(tmp_path / "t.csv", days, [day.strftime(form) for day in days.astype(object)])
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])
+def test_months_written_like_numbers_are_in_the_order_of_time_and_stay_so(suffix: str, tmp_path: Path) -> None:
+    months = np.datetime64("2015-01", "M") + RNG.permutation(DATES) // 5
+    texts = [month.strftime("%m.%Y") for month in months.astype(object)]
+    table = DATED.set_column(1, "day", [texts])
+    path = written(tmp_path / f"t{suffix.replace('tsv', 'csv')}", table)
+    if suffix == ".tsv":
+        path.write_text(path.read_text().replace(",", "\t").replace('"', ""))
+    found = examined(path, time_column="day", window="9000d")
+    is_test = rows(found).split.split_ids == TEST
+    assert (is_test.sum(), rows(found).split.has_dates) == (0.2 * DATES, True)
+    assert months[is_test].min() > months[~is_test].max()
+    assert digest(examined(path, kept=recipe(found))) == digest(found)
 
 
 # The hash of a row: as defined in words, and blind to all that is not content

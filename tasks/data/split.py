@@ -173,10 +173,10 @@ def read_times(name: str, column: pa.ChunkedArray, form: str, name_row: Callable
     levels = find_levels(column)
     texts = levels.used_levels
     numbers = tabular.parse_numbers(texts)
-    if numbers.null_count == texts.null_count:
+    read_as = DateForm(form, needs_date=True) if form else date_parts.find_form(levels, name) or date_parts.ISO_8601
+    if numbers.null_count == texts.null_count and read_as != date_parts.MONTHS:
         return RowTimes(levels.take(np.append(tabular.to_numbers(numbers), np.nan)), are_dates=False)
     action = f"rewrite them, or split without --time-column {name}"
-    read_as = DateForm(form, needs_date=True) if form else date_parts.find_form(levels, name) or date_parts.ISO_8601
     if isinstance(read_as, Finding):
         return RowTimes(np.full(len(column), np.nan), False, read_as.model_copy(update={"action": action}))
     dates, fault = date_parts.read_dates(texts, read_as._replace(zone="UTC")), None
@@ -230,11 +230,11 @@ def keep_window(table: Table, targets: TargetValues, request: Request) -> Target
     column, window = request.split.column, request.options.window
     if column is None or column not in table.data.column_names or not len(targets.values):
         return targets
-    if value_kind(table, column) == "number":
+    form, values = find_time_form(request.split, table), targets.of_column(table.data[column])
+    if value_kind(table, column) == "number" and form != date_parts.MONTH_FORM:
         found = f"{column} holds numbers, and --window {window} counts hours, days or weeks"
         action = "write them as 2024-12-31T23:59:59, or leave --window out"
         return targets._replace(findings=(*targets.findings, error("window", column, found, "dates or times", action)))
-    form, values = find_time_form(request.split, table), targets.of_column(table.data[column])
     times = read_times(column, values, form, partial(targets.name_row, table)).values
     width = float(window[:-1]) * HOURS[window[-1]] * HOUR
     is_inside = ~(times <= np.fmax.reduce(times, initial=-np.inf) - width)

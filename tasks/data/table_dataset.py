@@ -57,6 +57,8 @@ def make_selection(request: Request, task: TaskName | None) -> Selection:
         header=request.header,
         names=request.header_names,
         encoding=request.encoding,
+        raw=frozenset([str(split.column)]) if split.form == date_parts.MONTH_FORM else frozenset(),
+        time_column=str(split.column) if split.is_by_time and not request.fixed_split else "",
         forms=request.forms,
         finds_forms=request.previous is None,
         decimal=options.decimal,

@@ -196,7 +196,7 @@ def _read_table(manifest: Manifest, schema: Schema, source: str, time: str | Non
     request = Request(data, schema)
     names = schema.target, schema.split.column, time, *request.taken
     selection = make_selection(request, schema.task)
-    selection = selection._replace(only=frozenset(filter(None, names)), ignore=frozenset())
+    selection = selection._replace(only=frozenset(filter(None, names)), ignore=frozenset(), time_column=time or "")
     table = build_table(find_table(source), selection, scratch / "spool.arrow")
     by = _adapt_split(schema, table.data.column_names)
     before = ChampionData.from_splits(manifest.dataset, NO_WINDOW) if by is schema else None

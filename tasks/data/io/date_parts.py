@@ -48,6 +48,7 @@ ISO_8601 = DateForm()
 DATE_OF_DIGITS = DateForm(DIGITS_FORM, needs_date=True)
 FIRST_DIGITS, LAST_DIGITS = 1900_01_01, 2100_12_31
 MONTH_FORM = "12.2024"
+MONTHS = DateForm(MONTH_FORM, needs_date=True)
 # Of dates and times in any form.
 BEGINNING = rf"^\s*{WEEKDAY}(?:\d{{1,4}}(?:[-/.: 年]|\d{{4}}|(?i:{NAMES}))|(?i:{NAMES}))"
 FEWEST_MONTHS = 3  # of numbers that may be months: all rates of exchange, such as 1.1975, may have one

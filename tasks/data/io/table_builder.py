@@ -28,7 +28,6 @@ BYTES_PER_ROW = 88  # of memory, where every row has an equal one
 MUCH_MEMORY = 2**30  # which is said before it is taken
 SHOWN = 40  # characters of a value that are shown
 CORRECT = "correct the value, name it with --missing if it stands for a missing one"  # the beginning of advice
-MONTHS = DateForm(date_parts.MONTH_FORM, needs_date=True)
 KIND_WORDS: dict[Kind, str] = {"number": "a number", "boolean": "true or false", "text": "text", "date": "a date"}
 
 
@@ -119,9 +118,15 @@ def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Ta
     if mixed - selection.as_text:
         reader = reader.read_again(as_text=selection.as_text | mixed)
     table = reader.map_table()
+    time = selection.time_column
+    if time in table.data.column_names and _find_date_form(table, time, set()) == date_parts.MONTHS:
+        reader = reader.read_again(raw=reader.selection.raw | {time})
+        table = reader.map_table()
     may_have_dates = [name for name in table.data.column_names if selection.finds_dates(name)]
     chosen = {name: _find_date_form(table, name, first.zoned_texts) for name in may_have_dates}
-    if months := {name for name, form in chosen.items() if form == MONTHS}:  # only their text shows whether they are
+    if months := {
+        name for name, form in chosen.items() if form == date_parts.MONTHS
+    }:  # only their text shows whether they are
         texts = reader.read_again(raw=reader.selection.raw | months).map_table()
         chosen |= {name: _find_date_form(texts, name, months) if texts.is_text(name) else None for name in months}
     findings = [each for each in chosen.values() if isinstance(each, Finding)]
@@ -133,7 +138,7 @@ def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Ta
         table = reader.map_table()
     forms, whole = dict[str, str](), dict[str, str]()
     if selection.finds_forms:
-        known = selection._replace(as_text=selection.as_text | unread)
+        known = selection._replace(as_text=selection.as_text | unread | {time})
         candidates, delimiters = _find_candidates(table, known), first.delimiters
         decimal = selection.decimal or number_forms.find_decimal(candidates, ",", delimiters)
         numbers = frozenset(name for name, kinds in reader.kinds.items() if {"number"} in kinds.values())

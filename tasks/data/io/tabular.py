@@ -98,6 +98,7 @@ class Selection(NamedTuple):
     finds_forms: bool = False  # of other columns, too
     dates: Mapping[str, DateForm] = {}  # columns that are read as dates
     no_dates: frozenset[str] | None = None  # other columns are dates if their values say so, but these; None: none is
+    time_column: str = ""  # of numbers or dates; one that may be of months is read as text
     decimal: str | None = None  # point or comma, where the user says which
     sheet: str = ""  # of a workbook; empty: the first
     header: str = ""  # of text and workbooks: the line of the header, or none; empty: the first

@@ -249,9 +249,9 @@ BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a code below zero.feather": (no_such_level, "out of bounds: -5"),
     "null among rows.jsonl": (text('{"area": 1, "city": "Ulm", "garden": true, "price": 1}\nnull\n'), ""),
     "null after a mark.jsonl": (text('\ufeffnull\n{"area": 1, "city": "Ulm", "garden": true, "price": 1}\n'), "null"),
-    "null and more.jsonl": (text('null]{"area": 1}\n'), "row 0 is null"),
+    "null and more.jsonl": (text('null]{"area": 1}\n'), "row 1 is null"),
     "deep.jsonl": (text(f'{{"area": {DEEP}}}\n'), ""),
-    "not UTF-8.jsonl": (text(b'{"area": 1, "city": "\xff", "garden": true, "price": 1}\n'), ""),
+    "not UTF-8.jsonl": (text(b'{"area": 1, "city": "\xff", "garden": true, "price": 1}\n'), "--encoding"),
     "two kinds.jsonl": (text('{"area": 1, "city": "Ulm"}\n{"area": "wide", "city": "Ulm"}\n'), ""),
     "one array that is cut.json": (text('[{"area": 1}, {"area": 2}'), "it ends inside its array"),
     "two arrays.json": (text('[{"area": 1}] [{"area": 2}]'), "something comes after its array"),
@@ -305,10 +305,11 @@ def test_text_in_other_encodings_is_read_by_its_mark_or_by_the_option_which_is_k
     tmp_path: Path,
 ) -> None:
     rows = "".join(f"{at % 9 + 40},{['Łódź', 'Kraków'][at % 2]},{at % 9 * 2 + at % 3}\n" for at in range(300))
-    for encoding in "utf-8", "utf-16", "utf-16-be", "cp1250":
+    for encoding in "utf-8", "utf-16", "utf-32", "utf-16-be", "cp1250":
         (tmp_path / f"{encoding}.csv").write_text("area,miasto,price\n" + rows, encoding=encoding)
     plain = inspect(tmp_path / "utf-8.csv", "--target", "price")["columns"]
-    assert inspect(tmp_path / "utf-16.csv", "--target", "price")["columns"] == plain
+    for options in ("utf-16.csv",), ("utf-32.csv",), ("utf-32.csv", "--encoding", "utf-32"):
+        assert inspect(tmp_path / options[0], *options[1:], "--target", "price")["columns"] == plain
     for encoding in "utf-16-be", "cp1250":
         file = tmp_path / f"{encoding}.csv"
         assert inspect(file, "--target", "price", "--encoding", encoding)["columns"] == plain

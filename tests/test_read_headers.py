@@ -40,6 +40,13 @@ def test_a_table_without_a_header_stops_until_its_names_are_given(suffix: str, t
         assert (shown["rows"], [each["name"] for each in shown["columns"]]) == (len(frame), names)
         area = column(shown, names[2])
         assert (area["minimum"], area["maximum"]) == (frame.area.min(), frame.area.max())
+    for line, code, words in ("999", 4, "no "), ("0", 2, "--header 0"):
+        error = inspect(file, "--target", "price", "--header", line, code=code)["error"]
+        assert words in error["found"]
+        assert "^" not in error["expected"]
+    for option, text in ("--names", "a,,b,c"), ("--missing", '"'):
+        error = inspect(file, "--target", "c", option, text, code=2)["error"]
+        assert error["found"] == f"{option} has an empty value"
     assert "3 names" in inspect(file, "--target", "a", "--names", "a,b,c", code=4)["error"]["found"]
 
 

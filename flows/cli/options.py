@@ -36,6 +36,7 @@ EXPECTED = {
     "seed": "a whole number from 0 to 2**63 - 1, or auto",
     "window": "hours, days or weeks, such as 36h, 90d or 12w, or none",
     "decimal": "a point or a comma",
+    "header": "the number of a line, from 1 to 9999, or none",
     "encoding": "an encoding that Python knows, such as latin-1 or cp1250",
     "synthetic_w": "comma-separated finite numbers",
 }
@@ -273,6 +274,8 @@ def validate_document(kind: type[Parameters], document: dict[str, Any], command:
         flags = {value.name: value.flag for value in values(kind)}
         name = next((part for part in reversed(first["loc"]) if part in flags), None)
         given = "is missing" if first["type"] == "missing" or first["input"] == "" else first["input"]
+        if first["input"] == "" and name != first["loc"][-1]:
+            given = "has an empty value"  # among others
         found = f"{flags[name]} {given}" if name else "options that do not go together"
         fault = as_usage_error(error, found, to_do)
         fault.expected = EXPECTED.get(str(name), fault.expected)

@@ -69,6 +69,8 @@ def excel_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.R
         DataError: it is not such a file, is too large, or the package that reads it is not installed.
     """
     first_line, rows, errors = _read_rows(stream, name, selection.sheet, selection.header)
+    if not rows and selection.header not in ("", NO_HEADER):
+        raise DataError(f"{name} has no row {selection.header}", "a header in that row", "check --header")
     if not rows:
         which = f"its sheet {selection.sheet}" if selection.sheet else "its first visible sheet"
         raise broken_file(name, f"{which} is empty", "a header and rows", "name the table's sheet with --sheet")

@@ -72,7 +72,7 @@ BLANK_BYTES = 64  # which may be nothing but empty lines
 MAX_ROW_BYTES = 64 * 2**20
 MAX_DEPTH = 64  # of nested values: Arrow's parser and writers recurse for each level
 BOM = b"\xef\xbb\xbf"
-UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+UTF_16, UTF_32 = (b"\xff\xfe", b"\xfe\xff"), (b"\xff\xfe\0\0", b"\0\0\xfe\xff")
 MAGIC = {b"PAR1": "Parquet", b"ARROW1": "Arrow", b"\x1f\x8b": "gzip", b"PK": "zip or Excel", b"\x89PNG": "PNG"}
 
 
@@ -103,7 +103,7 @@ class Selection(NamedTuple):
     sheet: str = ""  # of a workbook; empty: the first
     header: str = ""  # of text and workbooks: the line of the header, or none; empty: the first
     names: tuple[str, ...] = ()  # of the columns of text and workbooks; empty: as the header says, or c1, c2 …
-    encoding: str = ""  # of text; empty: UTF-8, UTF-16 with its mark, or Windows-1252
+    encoding: str = ""  # of text; empty: UTF-8, UTF-16 or UTF-32 with its mark, or Windows-1252
     is_again: bool = False  # the same files were read before, and everything worth reporting was reported
 
     def finds_dates(self, name: str) -> bool:
@@ -556,7 +556,8 @@ def _check_json_block(block: memoryview, name: str, line: int) -> None:
     text = bytes(block)
     if error := find_invalid_utf_8(block):
         line += text.count(b"\n", 0, error.start)
-        raise broken_file(name, f"row {line} is not UTF-8", "UTF-8", "save it in UTF-8") from error
+        action = "save it in UTF-8, or name its encoding with --encoding where the model is trained"
+        raise broken_file(name, f"row {line} is not UTF-8", "UTF-8", action) from error
     if NULL_LINE.search(text) and (null := NULL_LINE.search(without_strings := JSON_STRING.sub(b"", text))):
         line += without_strings.count(b"\n", 0, without_strings.index(b"null", null.start()))
         raise broken_file(name, f"row {line} is null", JSON_OBJECTS)
@@ -659,8 +660,8 @@ def read_blocks(stream: Any, name: str, encoding: str = "", is_json: bool = Fals
     expected = "a whole file"
     with explain_file_errors(name, expected):
         head = stream.read(HEAD_BYTES)
-    if head.startswith(UTF_16):
-        encoding = "utf-16"
+    if head.startswith((*UTF_16, *UTF_32)):
+        encoding = "utf-32" if head.startswith(UTF_32) else "utf-16"
     if encoding and not head.startswith(BOM):
         stream, expected = _Translated(head, stream, _recode(encoding)), f"text in {encoding}"
         with explain_file_errors(name, expected):

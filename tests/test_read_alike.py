@@ -216,6 +216,10 @@ BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a name twice.parquet": (lambda path: pq.write_table(TABLE.append_column("city", TABLE["city"]), path), "'city'"),
     "2001 columns.csv": (text(WIDE), "2,000"),
     "row names as R writes them.csv": (text("area,price\n" + "h1,1,2\n" * 9), "as R writes it, add one"),
+    "a delimiter at the end of every row.csv": (
+        text(HEAD + MANY.replace("\n", ",\n")),
+        "remove the delimiter at the end",
+    ),
     "a title above the header.csv": (text("Houses of 2024\n" + HEAD + MANY), "name its line, as with --header 2"),
     "a title above a header whose rows have decimal commas.csv": (
         text("Houses of 2024\n\n" + HEAD.replace(",", ";") + "80,5;Ulm;true;1,5\n" * 240),

@@ -356,7 +356,11 @@ class _CsvFile:
             reason = f"it ends inside line {line}, after {pluralize(fields, 'field')}"
             return broken_file(self._name, reason, pluralize(expected, "field"))
         action = "quote fields that contain the delimiter, and write the file again"
-        if 2 * len(ragged.rows) > rows:
+        is_usual = 2 * len(ragged.rows) > rows
+        ends = [row.endswith(self.delimiter) for row in self._head.splitlines()[1:]]
+        if is_usual and fields == expected + 1 and 2 * sum(ends) > len(ends):
+            action = "remove the delimiter at the end of the rows, or add one at the end of the header"
+        elif is_usual:
             action = (
                 f"if the first line is not the header, name its line, as with --header {self._find_header_line()}; if "
                 f"the header has no name for the first column, as R writes it, add one; otherwise {action}"

@@ -82,10 +82,8 @@ DATES = {  # date formats in text, each named by an example; ISO 8601 is the emp
     "2024年12月": rf"{YEAR}年 ?{MONTH}月{NO_DAY}",
 }
 DIGITS_FORM = "20241231"  # which numbers may have, too
-TIME = (
-    r"(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,]\d+)?)?"
-    r"(?: ?(?P<half>[AaPp])\.?[Mm]\.?)?"
-)
+MINUTES = r":(?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,]\d+)?)?"
+HALF = r"(?: ?(?P<half>[AaPp])\.?[Mm]\.?)?"
 OFFSET = r" ?(?:Z|UTC|GMT|[+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?)"
 PARTS_OF_DAYS = ("month", "weekday", "year")  # which a time of day alone does not have
 NO_DATE = date(1970, 1, 1)  # the date that a time of day gets
@@ -238,7 +236,8 @@ def is_missing(value: Any) -> bool:
 
 def date_pattern(form: str) -> str:
     """The pattern, for ``re`` and RE2, of text in such a form of ``DATES``: a date, a time of day, or both."""
-    return rf"^(?:{DATES[form]}(?:,?[ T]|$))?(?:{TIME}(?P<zone>{OFFSET})?)?$"
+    minutes = rf"(?:{MINUTES})?" if not form else MINUTES  # after a date in ISO 8601, an hour may be alone
+    return rf"^(?:{DATES[form]}(?:,?[ T]|$))?(?:(?P<hour>\d{{1,2}}){minutes}{HALF}(?P<zone>{OFFSET})?)?$"
 
 
 def read_date(value: Any, form: str, zone: str = "", needs_date: bool = False) -> datetime | None:
@@ -268,7 +267,7 @@ def read_date(value: Any, form: str, zone: str = "", needs_date: bool = False) -
 def _parse_date(text: str, form: str, needs_date: bool) -> datetime | None:
     if not text or (found := re.match(date_pattern(form), text, re.ASCII)) is None:
         return None
-    if needs_date and not found["year"]:
+    if not found["year"] and (needs_date or not found["minute"]):
         return None
     zone = find_zone(found["zone"].strip()) if found["zone"] else None
     try:

@@ -163,8 +163,8 @@ def _parse_dates(texts: pa.Array, read_as: DateForm) -> Dates:
     is_sound = (dates.astype("M8[M]") == months) & (hour < 24) & (minute < 60) & (second < 60)
     is_sound &= ~has_date | ((month >= 1) & (month <= 12) & (day >= 1) & (year >= 1))
     is_sound &= is_hour & np.asarray(found.is_valid())
-    if read_as.needs_date:
-        is_sound &= has_date
+    has_minutes = np.asarray(pc.fill_null(pc.not_equal(found.field("minute"), ""), False))
+    is_sound &= has_date | (has_minutes & (not read_as.needs_date))
     offsets = found.field("zone").dictionary_encode()
     zones = [find_zone(each.strip()) if each else None for each in offsets.dictionary.to_pylist()]
     if zone:

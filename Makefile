@@ -22,7 +22,7 @@ run: $(VENV)/.train ## Set everything up, then download, train, export and predi
 test: $(VENV)/.test ## Set everything up, then run every test that this machine can run
 	@$(BIN)/pytest $(PYTEST_ARGS)
 
-soak: $(VENV)/.test ## Kill retrains and batch predictions, and restore backups, five times as often
+soak: $(VENV)/.test ## Kill retrains and batch predictions, and restore backups, eight times as often
 	@GRADMILL_TEST_KILLS=50 $(BIN)/pytest -n0 -m '' tests/test_run_kills.py tests/test_predict_kills.py tests/test_store_restic.py
 
 bench: $(VENV)/.test ## Measure everything in turns with its peers, half an hour and more

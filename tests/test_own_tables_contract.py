@@ -107,7 +107,7 @@ def test_a_column_of_folders_stands_where_the_files_have_it_also_where_they_have
     inspect(tmp_path, "--ignore", "c")
 
 
-def test_row_names_as_pandas_writes_them_may_be_in_some_files_of_a_folder(artifacts: Path, tmp_path: Path) -> None:
+def test_row_names_as_pandas_writes_them_may_be_in_some_files_of_a_folder(prefect_api: str, tmp_path: Path) -> None:
     frame, folder = pd.DataFrame({"x": X, "c": every("a", "b"), "y": Y}), tmp_path / "days"
     folder.mkdir()
     frame[:150].to_csv(folder / "1.csv")

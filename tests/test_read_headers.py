@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from documents import ask, column, inspect, measure, retrain, rules
 from tasks.data.io.headers import name_columns
 
+pytestmark = pytest.mark.usefixtures("prefect_api")
 NAMES = ["rooms", "city", "area", "price"]
 ROWS = [[str(at % 5 + 1), "UK"[at % 2] + "lm", f"{at % 83 + 20.5}", str(at % 83 * 3 + at % 5)] for at in range(300)]
 GIVEN = "--names", ",".join(NAMES)

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-KILLS = int(os.environ.get("GRADMILL_TEST_KILLS", "10"))
+KILLS = int(os.environ.get("GRADMILL_TEST_KILLS", "6"))
 PRELOADED = ["flows.cli.app", "flows.cli.display", "flows.server.connection", "flows.retrain", "flows.predict"]
 PRELOADED += ["tasks.fitting.trainer", "tasks.judging.task"]
 

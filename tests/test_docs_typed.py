@@ -55,9 +55,9 @@ NOT_HERE = {
 }
 # What must have happened before, as the pages say beside the line.
 BEFORE = {
-    "gradmill rollback houses": "head -n 100 labelled.csv | tail -n +2 >> houses.csv; gradmill retrain houses",
+    "gradmill rollback houses": ("head -n 100 labelled.csv | tail -n +2 >> houses.csv", "gradmill retrain houses"),
     # Another version; refused, if what the search kept is better, and then that is the other version.
-    "gradmill rollback softmax-regression": "gradmill retrain softmax-regression --seed 1 || [ $? = 3 ]",
+    "gradmill rollback softmax-regression": ("gradmill retrain softmax-regression --seed 1",),
 }
 # A gate's refusal is an answer, too: few trials may have settings with which one kind of clothing is recognised worse.
 MAY_BE_REFUSED = {"gradmill retrain softmax-regression --tuned"}
@@ -113,9 +113,10 @@ def type_line(line: str) -> "subprocess.CompletedProcess[str]":
     """A command of ours without a shell, which would import all anew for each; anything else in one."""
     for words, fewer in SHORTER.items():
         line = line.replace(words, fewer)
-    prepared = "".join(f"{typed}\n" for words, typed in BEFORE.items() if line.startswith(words))
-    if prepared or not line.startswith("gradmill ") or OF_A_SHELL.search(line):
-        return subprocess.run(["bash", "-ec", prepared + line], capture_output=True, text=True, timeout=600)
+    for before in (each for words, typed in BEFORE.items() if line.startswith(words) for each in typed):
+        type_line(before)
+    if not line.startswith("gradmill ") or OF_A_SHELL.search(line):
+        return subprocess.run(["bash", "-ec", line], capture_output=True, text=True, timeout=600)
     return gradmill(*shlex.split(line)[1:], timeout=600)
 
 

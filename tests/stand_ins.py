@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from container_engine import REPOSITORY, Engine
@@ -101,7 +102,14 @@ def _build(engine: Engine, name: str, containerfile: str, *options: str) -> None
     engine.podman("build", "--quiet", "--network", "host", *options, *tag, str(empty), timeout=600, stdin=containerfile)
 
 
-def build(engine: Engine, target: str, checkout: Path = REPOSITORY) -> None:
+@cache
+def image(engine: Engine, target: str) -> str:
+    """The name of a target's image, which is built once for all tests."""
+    build(engine, target, REPOSITORY)
+    return f"{LIBRARY}/gradmill:{target}"
+
+
+def build(engine: Engine, target: str, checkout: Path) -> None:
     """Build a target of a checkout's Dockerfile as it stands; tagged ``gradmill:<target>``, as in compose.yaml."""
     command = ("build", "--format", "docker", "--network", "host", "--target", target, "--file", "docker/Dockerfile")
     name = f"{LIBRARY}/gradmill:{target}"

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+import stand_ins
 from conftest import REPOSITORY
 from container_engine import Engine
-from stand_ins import LIBRARY, build
+from stand_ins import LIBRARY
 
 LIMITS = {"predict": 700e6, "train": 1600e6}
 TARGETS = (*LIMITS, "predict-cuda", "train-cuda")
@@ -64,12 +65,7 @@ def test_the_dockerfile_passes_hadolint() -> None:
 
 @pytest.fixture(scope="session", params=TARGETS)
 def image(request: pytest.FixtureRequest, engine: Engine) -> str:
-    return build_image(engine, request.param)
-
-
-def build_image(engine: Engine, target: str) -> str:
-    build(engine, target)
-    return f"{LIBRARY}/gradmill:{target}"
+    return stand_ins.image(engine, request.param)
 
 
 def run(engine: Engine, image: str, *command: str) -> str:
@@ -112,7 +108,7 @@ def test_an_image_runs_with_no_privilege_at_all_and_its_doctor_sees_its_limits(e
 def trained(engine: Engine) -> str:
     """The name of a model that the image ``train`` has published on the volume."""
     command = ("gradmill", "retrain", "linear-regression", "--no-predict", "--json")
-    done = json.loads(run(engine, build_image(engine, "train"), *command))
+    done = json.loads(run(engine, stand_ins.image(engine, "train"), *command))
     assert done["outcome"] == "published"
     return str(done["name"])
 
@@ -121,7 +117,7 @@ def trained(engine: Engine) -> str:
 @pytest.mark.parametrize("target", ["predict", "predict-cuda"])
 def test_what_one_image_trains_the_others_label_and_say_where(engine: Engine, trained: str, target: str) -> None:
     command = ("gradmill", "predict", "--name", trained, "--json")
-    labelled = json.loads(run(engine, build_image(engine, target), *command))
+    labelled = json.loads(run(engine, stand_ins.image(engine, target), *command))
     assert (labelled["rows"], labelled["provider"]) == (1000, "CPUExecutionProvider")
 
 

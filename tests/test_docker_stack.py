@@ -18,7 +18,7 @@ from duty import free_port
 from fenced_blocks import blocks
 from prefect_api import api_client, eventually
 from prefect_ui import NAMES
-from stand_ins import LIBRARY, build, copy_checkout
+from stand_ins import LIBRARY, build, copy_checkout, image
 from tasks.data import book_datasets
 from tasks.parameters import FASHION_MNIST
 from tasks.store import artifact_paths
@@ -152,7 +152,7 @@ class Stack:
 @pytest.fixture(scope="module")
 def stack(engine: Engine, fashion_mnist_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     for target in TARGETS:
-        build(engine, target)
+        image(engine, target)
     running = Stack(engine, tmp_path_factory.mktemp("stack"))
     running.published("printf")
     data = written(running.folder / "data" / "houses.csv", {"area": range(200), "price": [3.0 * x for x in range(200)]})

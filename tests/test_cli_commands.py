@@ -13,7 +13,6 @@ import pytest
 from command_line import GRADMILL, answer, assert_clear, gradmill, output, refused, servers
 from conftest import REPOSITORY
 from prefect_api import eventually
-from store_state import damage
 from tasks.data.book_datasets import FILES
 from terminals import Terminal
 
@@ -47,12 +46,6 @@ def test_a_device_that_is_not_there_a_folder_that_cannot_be_written_and_divergen
     assert_clear(gradmill(*command.split()), exit_code, words)
 
 
-@pytest.mark.slow
-def test_a_prefect_server_that_does_not_answer_is_exit_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
-    assert_clear(gradmill("retrain"), 1)
-
-
 @pytest.mark.slow  # two retrains on a small disk
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
 def test_a_full_disk_is_exit_1_and_a_second_run_works(on_server: None, fashion_mnist: Path, tmp_path: Path) -> None:
@@ -76,16 +69,6 @@ def test_a_full_disk_is_exit_1_and_a_second_run_works(on_server: None, fashion_m
         assert gradmill(*arguments).returncode == 0
     finally:
         subprocess.run(["umount", disk], check=True)
-
-
-def test_a_flipped_bit_in_a_file_of_the_users_is_exit_4(
-    on_server: None, fashion_mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Truncated, swapped and missing files are in test_data_download."""
-    mine = shutil.copytree(fashion_mnist, tmp_path / "mine")
-    damage(labels := mine / "t10k-labels-idx1-ubyte", 4321)
-    monkeypatch.setenv("GRADMILL_FASHION_MNIST_DIR", str(mine))
-    assert_clear(gradmill("retrain"), 4, labels.name)
 
 
 @pytest.mark.slow
@@ -124,20 +107,6 @@ def test_a_run_that_fails_after_its_model_was_published_reports_both(
     assert lines["unchanged"] == f"linear-regression version 1, {same}, the champion"
     assert lines["predictions"] == "none: the run failed before they were made"
     assert lines["try"] == f"next    {GRADMILL} predict --name linear-regression"
-
-
-def test_retrain_models_and_predict_tell_one_story(on_server: None) -> None:
-    retrained = gradmill("retrain", "linear-regression", "--json", "--name", "nightly-2")
-    assert retrained.returncode == 0, retrained.stderr
-    document = json.loads(retrained.stdout)
-    assert document.keys() >= {
-        "schema_version", "model", "name", "implementation", "outcome", "version", "model_path", "model_sha256",
-        "metrics", "gates", "prediction", "device", "provider", "parameters", "seconds",
-    }  # fmt: skip
-    (row,) = answer("models")["models"]["nightly-2"]
-    assert (row["version"], row["champion"], row["model_sha256"]) == (1, True, document["model_sha256"])
-    predicted = json.loads(gradmill("predict", "--name", "nightly-2", "--json").stdout)
-    assert predicted["path"] == document["prediction"]["path"], "the same job, hence the same folder"
 
 
 @pytest.mark.slow

@@ -86,6 +86,7 @@ def test_evidence_of_kept_versions_and_runs_that_go_on_stay(candidates: list[Con
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("prefect_api")  # without it Prefect would start a server of its own, for the page of a failure
 @pytest.mark.parametrize(
     ("flow", "stage", "parameters"),
     [("retrain", "download", RetrainParameters()), ("predict", "predict_stage", PredictParameters())],

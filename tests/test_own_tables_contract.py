@@ -296,6 +296,21 @@ def test_a_number_far_beyond_the_training_rows_is_named_with_its_row(value: int,
         assert warnings["extreme-value c"].endswith("the training rows have 1 to 31")
 
 
+@pytest.mark.usefixtures("prefect_api")
+def test_a_refusal_for_the_sake_of_one_row_names_it(tmp_path: Path) -> None:
+    """A class by the sign of ``c``, but in one test row, whose score is far beyond all others and wrong."""
+    c = X.copy()
+    part = np.where(N % 5 == 4, "test", "train")
+    labels = np.where(c > np.median(c), "yes", "no")
+    c[9], labels[9] = 1e9, "no"
+    path = written(tmp_path / "t.csv", {"c": c, "part": part, "y": labels})
+    done = typed("retrain", "--data", path, "--target", "y", "--split-column", "part", "--name", "t", "--no-predict")
+    assert done.returncode == 3, done.stderr
+    to_do = done.stderr.rpartition("to do: ")[2]
+    assert "and mind that c is 1,000,000,000 in line 11 of t.csv, which the model is judged by" in to_do
+    assert "name it with --missing 1e+09" in to_do
+
+
 def test_rows_in_the_order_of_time_and_of_one_patient_each_get_a_hint(tmp_path: Path) -> None:
     day = np.datetime64("2020-01-01") + N
     path = written(

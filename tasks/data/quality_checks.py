@@ -220,7 +220,8 @@ def check_extremes(
                 f"{column.name} is {value} in {name_row(row)}, which the model is judged by; the training rows have "
             )
             found += f"{format_number(low, 6)} to {format_number(high, 6)}"
-            action = f"correct it, or name it with --missing {value} if it stands for a missing value"
+            plain = f"{float(values[row]):.9g}"  # without the commas of thousands
+            action = f"correct it, or name it with --missing {plain} if it stands for a missing value"
             yield warning("extreme-value", column.name, found, action)
 
 

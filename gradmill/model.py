@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradmill.errors import DataError
-from gradmill.rows import InputColumn, Unknown, Weights, encode_rows, explain_rows, find_columns
+from gradmill.rows import InputColumn, Unknown, Weights, encode_rows, explain_rows, find_columns, name_terms
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before the import below; it ignores DO_NOT_TRACK
 import onnxruntime
@@ -133,6 +133,11 @@ class Model:
             with np.load(io.BytesIO(_read(path / WEIGHTS, files[WEIGHTS])), allow_pickle=False) as arrays:
                 self._weights = dict(arrays)
 
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """What ``explain`` has one contribution for: the columns' names, and those of pairs, such as ``a × b``."""
+        return name_terms([*self.columns], self._manifest["recipe"])
+
     def is_current(self) -> bool:
         """Whether ``champion.json`` still names this version."""
         return bool(read_pointer(self._folder)["version"] == self.version)
@@ -163,10 +168,11 @@ class Model:
         return self._run(self._encode(rows, unknown))["probabilities"]
 
     def explain(self, rows: Any, unknown: Unknown = "warn") -> NDArray[np.float64]:
-        """Each column's contribution to the prediction, relative to the training means; the intercept is last.
+        """Each term's contribution to the prediction, relative to its training mean; the intercept is last.
 
-        The shape is ``(n, columns + 1)``. Rows sum to the prediction in the target's units or, for two classes, to the
-        log odds of the second. For more classes it is ``(n, classes, columns + 1)``: scores centred over the classes,
+        The ``terms`` are the columns, and then pairs of columns whose effects depend on one another. The shape is
+        ``(n, terms + 1)``. Rows sum to the prediction in the target's units or, for two classes, to the
+        log odds of the second. For more classes it is ``(n, classes, terms + 1)``: scores centred over the classes,
         whose softmax is the result of ``predict_proba``.
 
         Raises:
@@ -248,7 +254,8 @@ def read_weights(manifest: Mapping[str, Any]) -> Weights:
     """
     metrics, columns = manifest["metrics"], manifest["recipe"]["columns"]
     named, names = metrics.get("weights"), manifest["dataset"].get("class_names")
-    if not named:
+    has_more = manifest["recipe"].get("shape", "linear") != "linear"  # curves and pairs are only in the file
+    if not named or has_more:
         found = f"version {manifest['version']} of {manifest['name']} has no {WEIGHTS}"
         raise DataError(found, "the weights, to say what each column adds", "train it again")
     outputs = [named[name] for name in names] if names else [named]

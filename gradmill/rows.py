@@ -492,29 +492,51 @@ def find_columns(recipe: Mapping[str, Any]) -> dict[str, InputColumn]:
 
 
 def explain_rows(features: NDArray[np.float32], columns: list[InputColumn], weights: Weights) -> NDArray[np.float64]:
-    """The contribution of each column to the prediction, with the intercept last: ``(n, columns + 1)``.
+    """The contribution of each term to the prediction, with the intercept last: ``(n, terms + 1)``.
 
-    For two outputs, it is that to the second's log odds; for more, it is ``(n, outputs, columns + 1)``, and each score
-    is measured from the mean of all. ``weights`` are in raw units: ``mean`` ``(numbers,)`` and ``weights``
-    ``(numbers, outputs)`` of numbers and booleans in order; ``effects`` ``(codes, outputs)``, for each category in turn
-    those of its levels, of a missing value and of an unknown one; and ``intercept`` ``(outputs,)``, the score of the
-    training means.
+    Terms are the columns and then the pairs of columns (``name_terms``). For two outputs, a contribution is that to the
+    second's log odds; for more, the shape is ``(n, outputs, terms + 1)``, and each score is measured from the mean of
+    all. ``weights`` are in raw units: ``mean`` ``(numbers,)`` and ``weights`` ``(numbers, outputs)`` of numbers and
+    booleans in order; ``effects`` ``(codes, outputs)``, for each category in turn those of its levels, of a missing
+    value and of an unknown one; and ``intercept`` ``(outputs,)``, the score of a row whose terms are all average.
+    Versions with curves or pairs have more (``tasks/serving/raw_units.py``).
     """
-    added = np.empty((len(features), len(weights["intercept"]), len(columns) + 1))
+    pairs, num_outputs = weights.get("pairs", np.empty((0, 2), np.int64)), len(weights["intercept"])
+    added = np.empty((len(features), num_outputs, len(columns) + len(pairs) + 1))
     added[..., -1] = weights["intercept"]
-    number = start = 0
+    numbers, codes = dict[int, NDArray[np.float64]](), dict[int, NDArray[np.int64]]()
+    start = 0
     for at, column in enumerate(columns):
         values = features[:, at].astype(np.float64)
         if column.kind == "category":
             count = len(column.levels)
-            codes = np.where(np.isnan(values), count, np.where(values < 0, count + 1, values)).astype(np.int64)
-            added[..., at] = weights["effects"][start + codes]
+            codes[at] = np.where(np.isnan(values), count, np.where(values < 0, count + 1, values)).astype(np.int64)
+            added[..., at] = weights["effects"][start + codes[at]]
             start += count + 2
         else:
+            number = len(numbers)
             values = np.clip(values, *column.limits) if column.limits else values
-            centred = np.nan_to_num(values - weights["mean"][number], nan=0.0)  # a missing number counts as the mean
-            added[..., at] = centred[:, np.newaxis] * weights["weights"][number]
-            number += 1
+            mean = weights["mean"][number]
+            numbers[at] = np.nan_to_num(values - mean, nan=0.0)  # a missing number counts as the mean
+            added[..., at] = numbers[at][:, np.newaxis] * weights["weights"][number]
+            if "knots" in weights:
+                own = weights["knot_numbers"] == number
+                hinges = np.maximum(numbers[at][:, np.newaxis] - (weights["knots"][own] - mean), 0)
+                added[..., at] += hinges @ weights["kinks"][own] - weights["curve_means"][number]
+    for place, (first, second) in enumerate(pairs):
+        row, factor = weights["pair_starts"][place] + np.zeros(len(features), np.int64), np.ones(len(features))
+        for at, stride in ((first, len(columns[second].levels) + 2 if second in codes else 1), (second, 1)):
+            if at in codes:
+                row += codes[at] * stride
+            else:
+                factor = factor * numbers[at]
+        product = factor[:, np.newaxis] * weights["pair_weights"][row]
+        added[..., len(columns) + place] = product - weights["pair_means"][place]
     if added.shape[1] == 2:
         return added[:, 1] - added[:, 0]
     return added[:, 0] if added.shape[1] == 1 else added - added.mean(axis=1, keepdims=True)
+
+
+def name_terms(columns: Sequence[str], recipe: Mapping[str, Any]) -> tuple[str, ...]:
+    """What predictions are sums of: the columns, and the pairs of columns in a manifest's ``recipe``."""
+    return (*columns, *(" \u00d7 ".join(pair) for pair in recipe.get("pairs", ())))

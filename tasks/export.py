@@ -1,5 +1,7 @@
 """Stage 6: write one self-contained ONNX file for raw inputs, and check it on the whole test split."""
 
+from dataclasses import replace
+
 import numpy as np
 import safetensors.numpy
 
@@ -64,5 +66,5 @@ def _write_weights(run: RunFolder, weights: raw_units.Weights, prepared: Prepare
     if prepared.recipe.is_plain:  # the book's data, whose recipe has no means
         sums = [each.inputs.sum(axis=0, dtype=np.float64) for each in read_batches(prepared.train, prepared)]
         mean = np.sum(sums, axis=0) / prepared.num_train
-        folded = folded._replace(mean=mean, b=folded.b + mean @ folded.W)
+        folded = replace(folded, mean=mean, b=folded.b + mean @ folded.W)
     return atomic.write_bytes(run.file(WEIGHTS), raw_units.save_weights(folded), is_durable=False)

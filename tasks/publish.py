@@ -50,7 +50,7 @@ def publish(
             if kept is None:
                 made_of = (parameters, prepared, trained, evaluated, exported, *comparison)
                 lineage = publication.describe_lineage(run.path.name, *made_of)
-                pictures = (trained.picture, *evaluated.pictures, *filter(None, (prepared.sheet,)))
+                pictures = (*evaluated.pictures, *filter(None, (trained.picture, prepared.sheet)))
                 own_data.remember(name, parameters.data)  # first, or a kill would leave a version without a source
                 kept = publication.publish(lineage, exported, pictures)
             pointer.point_to(name, kept, Cause("published", by=run.path.name, reason=_list_accepted(name, prepared)))

@@ -5,8 +5,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field
 
-from tasks.data.recipe import Recipe, SplitRule
+from tasks.data.recipe import Recipe, Shape, SplitRule
 from tasks.data.report import AcceptedFinding, ColumnProfile
+from tasks.machine.words import format_number
 from tasks.parameters import Hyperparameters, Use
 from tasks.parameters.data import NO_WINDOW
 from tasks.serving.contract import Signature
@@ -116,19 +117,42 @@ class Epoch(Record):
     validation_accuracy: float | None = None
 
 
+class TableFit(PersistedRecord):
+    """How a table's model was fitted. Losses are means over examples; accuracies are fractions."""
+
+    shape: Shape
+    penalties: dict[str, float]  # by group of weights, of the mean loss
+    cv_losses: dict[str, float] = Field({})  # of each shape, on rows that fits had not seen; empty: it was given
+    null_loss: float | None = None  # that of the best constant
+    gradient: float  # the norm of the objective's gradient at the weights, as a share of that at zero weights
+    train_loss: float
+    train_accuracy: float | None = None
+
+    @property
+    def sentence(self) -> str:
+        """The shape, its penalties, and the cross-validated losses, in words."""
+        penalties = ", ".join(f"{name} {value:.2g}" for name, value in self.penalties.items())
+        said = f"shape {self.shape}, penalties: {penalties or 'none'}"
+        if not self.cv_losses or self.null_loss is None:
+            return said
+        losses = {**self.cv_losses, "constant": self.null_loss}
+        named = [f"{name} {format_number(loss)}" for name, loss in losses.items()]
+        return f"{said}; cross-validated loss: {', '.join(named)}"
+
+
 class TrainedModel(Record):
     """The weights, for tables as in ``tasks/serving/raw_units.py``, else ``W`` ``(inputs, outputs)`` and ``b``."""
 
     weights: FileRef
     device: str
-    learning_curve: tuple[Epoch, ...]
-    picture: FileRef
-    kept_epoch: int  # the epoch of these weights: the last, or with early stopping the best
+    learning_curve: tuple[Epoch, ...] = ()  # of a network
+    picture: FileRef | None = None
+    kept_epoch: int = 0  # the epoch of these weights: the last, or with early stopping the best
     num_examples: int  # examples that the weights were fitted to: the training split without those held out
-    num_validation: int
+    num_validation: int = 0
     steps: Hyperparameters | None = None  # the values found for settings of own data
-    collinear: tuple[str, ...] = ()  # columns that others determine: their weights have minimum norm
-    recipe: Recipe | None = None  # if own examples were held out: fitted, like the weights, without them
+    fit: TableFit | None = None  # of a table
+    recipe: Recipe | None = None  # of a table, with its knots and pairs; of images, if some were held out
     class_counts: tuple[int, ...] = ()
 
     def with_statistics(self, prepared: PreparedDataset) -> PreparedDataset:
@@ -138,9 +162,9 @@ class TrainedModel(Record):
         return prepared.model_copy(update={"recipe": self.recipe, "class_counts": self.class_counts})
 
     @property
-    def kept_point(self) -> Epoch:
-        """The point of the learning curve that the weights belong to."""
-        return self.learning_curve[self.kept_epoch - 1]
+    def kept_point(self) -> Epoch | TableFit:
+        """The figures on the training rows: the point of the learning curve that the weights belong to, or the fit."""
+        return self.fit or self.learning_curve[self.kept_epoch - 1]
 
 
 # The question that each gate asks about a candidate, for first-time readers.
@@ -151,7 +175,8 @@ QUESTIONS = {
     "test_loss": "Does it predict the test rows nearly as well as the best fit to the training rows does?",
     "parameter_error": "Are the learned parameters close to those that the synthetic data were made with?",
     "baseline": "Is it better than giving every row the same answer, by more than chance?",
-    "reference": "Is it nearly as good as the same model fitted until it has converged?",
+    "converged": "Is the fit at the minimum of its objective, on all training rows?",
+    "reference": "How does it compare with the same model fitted to some images?",
     "parity_float64": "Does it answer as the same computation in double precision does?",
     "parity": "Does the exported file give the numbers that the trained weights give?",
     "parity_labels": "Does the exported file give the labels that the trained weights give?",

@@ -1,21 +1,75 @@
 """Stage 4: learn the weights, with the whole split resident on the device."""
 
-from tasks.parameters import Training
-from tasks.records import PreparedDataset, TrainedModel
+from typing import TYPE_CHECKING, cast
+
+from tasks.errors import TrainingDiverged
+from tasks.machine.run_messages import print_message
+from tasks.parameters import Training, Use
+from tasks.records import PreparedDataset, TableFit, TrainedModel
 from tasks.stage import gpu_lock, stage
 from tasks.store import atomic
 from tasks.store.run_folder import RunFolder
 
+if TYPE_CHECKING:
+    from tasks.data.recipe import Columns
+
 
 @stage()
 def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> TrainedModel:
-    """Train one of the four systems; write ``weights.safetensors`` and the learning curve into the run's folder.
+    """Train a model; write ``weights.safetensors`` and, of a network, the learning curve into the run's folder.
 
     Raises:
         UsageError: too few examples are left for training, or are held out, to be meaningful.
         TrainingDiverged: the loss or a weight is not finite.
         DeviceMissing: CUDA was requested and is not available.
     """
+    is_table = prepared.find_use(prepared.recipe) is Use.TABLES
+    return (train_table if is_table else train_network)(run, prepared, training)
+
+
+def train_table(run: RunFolder, prepared: PreparedDataset, training: Training) -> TrainedModel:
+    """Fit the model of an own table, with its shape and penalties chosen by cross-validation; needs no torch."""
+    import numpy as np
+    import safetensors.numpy
+
+    from tasks.data.prepared_splits import read_split
+    from tasks.fitting.objective import Objective
+    from tasks.fitting.tables import FitOptions, fit_table, measure_training
+
+    train = read_split(prepared.train, prepared)
+    objective = Objective.choose(training, prepared)
+    decay = training.weight_decay
+    options = FitOptions(
+        shape=None if training.shape == "auto" else training.shape,
+        weight_decay=None if isinstance(decay, str) else decay,
+        is_by_time=bool(prepared.split and prepared.split.is_by_time),
+    )
+    fitted = fit_table(train, cast("Columns", prepared.recipe), objective, max(1, len(prepared.class_names)), options)
+    if not all(np.isfinite(weights.astype(np.float32)).all() for weights in fitted.weights.values()):
+        found = "weights beyond the range of float32"
+        raise TrainingDiverged(found, "finite weights", "give a --weight-decay, or leave out columns of huge values")
+    fit = TableFit(
+        shape=fitted.recipe.shape,
+        penalties=fitted.penalties,
+        cv_losses={} if fitted.comparison is None else dict(fitted.comparison.losses),
+        null_loss=None if fitted.comparison is None else fitted.comparison.null_loss,
+        gradient=fitted.gradient,
+        **measure_training(fitted, train, objective),
+    )
+    print_message(fit.sentence, short=fit.sentence.partition("; ")[0])
+    content = safetensors.numpy.save({name: np.ascontiguousarray(each) for name, each in fitted.weights.items()})
+    return TrainedModel(
+        weights=atomic.write_bytes(run.file("weights.safetensors"), content, is_durable=False),
+        device="cpu",
+        num_examples=len(train.y_true),
+        recipe=fitted.recipe,
+        class_counts=prepared.class_counts,
+        fit=fit,
+    )
+
+
+def train_network(run: RunFolder, prepared: PreparedDataset, training: Training) -> TrainedModel:
+    """Train a network of the book, or of own images, in the training loop."""
     # Imported here, as in later stages: torch takes seconds to import, which an unchanged run does not need.
     import safetensors.torch
     import torch
@@ -44,7 +98,6 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
         num_examples=trained.num_examples,
         num_validation=trained.num_validation,
         steps=used if trainer.follows_data else None,
-        collinear=trained.collinear,
         recipe=None if trained.prepared is prepared else trained.prepared.recipe,
         class_counts=() if trained.prepared is prepared else trained.prepared.class_counts,
     )

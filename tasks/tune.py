@@ -5,7 +5,7 @@ import statistics
 import time
 
 from tasks.fitting.search_space import describe_settings
-from tasks.fitting.tune import TrialTraining, open_search, read_validation_parts
+from tasks.fitting.tune import SEEDS, TrialTraining, open_search, read_validation_parts
 from tasks.judging.tuning_figures import draw_study
 from tasks.machine import resources
 from tasks.machine.run_messages import print_message
@@ -58,9 +58,9 @@ def tune(run: RunFolder, prepared: PreparedDataset, training: Training, search: 
                 f"the time for trials ran out after {done} of {trials.num_wanted}; "
                 "run the same command again to continue"
             )
-        seeds = pluralize(trials.num_seeds, "other seed")
+        seeds = pluralize(SEEDS, "other seed")
         print_message(f"the best and the previous settings are trained with {seeds} each", short=seeds)
-        with live_progress.count_progress("tune", trials.num_seeds, "seeds", 0) as advance:
+        with live_progress.count_progress("tune", SEEDS, "seeds", 0) as advance:
             tuned = trials.compare(submit, started + timeout, advance, run.path.name)
         losses = _describe_losses(tuned)
         best = f"the best of {pluralize(tuned.num_trials, 'trial')}: {describe_settings(tuned.settings)}; {losses}"

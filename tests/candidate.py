@@ -44,14 +44,21 @@ def prepare_own(run: RunFolder, data: Data, task: TaskName, kept: Any) -> Prepar
 
 
 class Contender:
-    """A linear model brought through the stages up to export, to be published into any artifacts folder."""
+    """A linear model brought through the stages up to export, to be published into any artifacts folder.
 
-    def __init__(self, run: RunFolder, prepared: PreparedDataset, seed: int, name: str = "", **options: Any) -> None:
+    A ``source`` is where its data seem to have been read from; without it they are treated as the book's.
+    """
+
+    def __init__(
+        self, run: RunFolder, prepared: PreparedDataset, seed: int, name: str = "", source: str = "", **options: Any
+    ) -> None:
         training = {"model": "linear-regression", "seed": seed, **options}
-        self.parameters = RetrainParameters.model_validate({"name": name, "training": training})
+        data = {"source": str(run.path / source), "target": "y"} if source else {}
+        self.parameters = RetrainParameters.model_validate({"name": name, "training": training, "data": data})
         asked, bounds = self.parameters.training, self.parameters.gates
         self.run, self.prepared = run, prepared
         self.trained: TrainedModel = plain(train)(run, prepared, asked)
+        self.prepared = prepared = self.trained.with_statistics(prepared)
         self.evaluated: Evaluation = plain(evaluate)(run, prepared, self.trained, asked, bounds)
         self.exported: ExportedModel = plain(export)(run, prepared, self.trained, asked, bounds)
 

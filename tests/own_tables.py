@@ -35,6 +35,19 @@ RECIPE = Columns(
     target=Target(name="price", mean=250_000.0, scale=80_000.0),
 )
 CLASSES = RECIPE.model_copy(update={"target": Target(name="kind")})
+CURVES = {
+    "area": {"limits": (60.5, 170.5), "knots": (100.5, 128.0)},
+    "year": {"limits": (1925.3, 2035.3), "knots": (1965.3, 1992.8)},
+}
+# Curves, and pairs of every kind, in every order.
+PAIRS = RECIPE.model_copy(
+    update={
+        "columns": tuple(column.model_copy(update=CURVES.get(column.name, {})) for column in RECIPE.columns),
+        "shape": "pairs",
+        "pairs": (("city", "area"), ("city", "heating"), ("area", "year"), ("garden", "heating"), ("garden", "year")),
+    }
+)
+PAIR_CLASSES = PAIRS.model_copy(update={"target": Target(name="kind")})
 
 
 def drawn_weights(recipe: Recipe, num_outputs: int, seed: int = 0) -> dict[str, Array]:
@@ -45,7 +58,15 @@ def drawn_weights(recipe: Recipe, num_outputs: int, seed: int = 0) -> dict[str, 
         num_inputs, num_slots = len(recipe.numbers), sum(recipe.columns[at].num_slots for at in recipe.categories)
     sizes = {"W": (num_inputs, num_outputs), "b": (num_outputs,)}
     sizes |= {"effects": (num_slots, num_outputs)} if num_slots else {}
-    return {name: rng.normal(size=size).astype(np.float32) for name, size in sizes.items()}
+    weights: dict[str, Array] = {name: rng.normal(size=size).astype(np.float32) for name, size in sizes.items()}
+    if not isinstance(recipe, Columns):
+        return weights
+    num_knots = sum(len(column.knots) for column in recipe.columns)
+    num_products = sum(recipe.count_products(*pair) for pair in recipe.pair_positions)
+    for name, means, size in (("kinks", "kink_means", num_knots), ("products", "product_means", num_products)):
+        if size:
+            weights |= {name: rng.normal(size=(size, num_outputs)), means: rng.random(size)}
+    return weights
 
 
 def drawn_rows(recipe: Columns, num_rows: int, seed: int = 1, odd: float = 0.1) -> Array:
@@ -78,9 +99,19 @@ def recipes(draw: st.DrawFn) -> Columns:
             columns.append(Column(name=f"c{at}", kind="boolean", mean=draw(st.floats(0, 1)), scale=1.0))
         else:
             scale = 10.0 ** draw(st.integers(-6, 6))
-            columns.append(number(f"c{at}", scale * draw(st.floats(-100, 100)), scale))
+            column = number(f"c{at}", scale * draw(st.floats(-100, 100)), scale)
+            if draw(st.booleans()):
+                middle, knots = column.mean or 0.0, draw(st.sets(st.integers(-19, 19), max_size=4))
+                places: dict[str, Any] = {"limits": (middle - 2 * scale, middle + 2 * scale)}
+                places["knots"] = tuple(middle + scale * knot / 10 for knot in sorted(knots))
+                column = column.model_copy(update=places)
+            columns.append(column)
     scale = 10.0 ** draw(st.integers(-6, 6))
-    return Columns(columns=tuple(columns), target=Target(name="y", mean=scale * draw(st.floats(-9, 9)), scale=scale))
+    target = Target(name="y", mean=scale * draw(st.floats(-9, 9)), scale=scale)
+    names = [column.name for column in columns]
+    choices = [(first, second) for first in names for second in names if first < second]
+    pairs = draw(st.lists(st.sampled_from(choices), max_size=4, unique=True)) if choices else []
+    return Columns(columns=tuple(columns), target=target, pairs=tuple(pairs))
 
 
 def by_hand(weights: dict[str, Array], recipe: Columns, rows: Array) -> Array:
@@ -91,27 +122,62 @@ def by_hand(weights: dict[str, Array], recipe: Columns, rows: Array) -> Array:
 def score(weights: dict[str, Array], recipe: Columns, row: Array) -> Array:
     """What a model says of one raw row, ``(outputs,)`` float64, straight from the design's words.
 
-    A number is standardised, a missing one is the mean; a level has its weight, rare ones one together, a missing
+    A number is standardised, a missing one is the mean; a level has its weight, a missing
     value its own; whatever has none gets the average of its column's training rows. A regression's are deviations.
     """
     total = weights["b"].astype(np.float64)
     numbers, effects = iter(weights["W"].astype(np.float64)), iter(weights.get("effects", np.empty(0)).astype(float))
+    kinks, products = iter(weights.get("kinks", ())), iter(weights.get("products", ()))
+    inputs = dict[str, Any]()  # of each column: a standardised number, or the place of its slot and how many there are
     for column, value in zip(recipe.columns, row.astype(np.float64), strict=True):
         if column.kind == "category":
             total = total + _effect(column, effects, value)
-        else:
-            weight, mean = next(numbers), column.mean or 0.0
-            total = total + weight * (0.0 if math.isnan(value) else (value - mean) / column.scale)
+            slots = _slots(column)
+            inputs[column.name] = slots.index(key) if (key := _key(value)) in slots else None, slots
+            continue
+        mean = column.mean or 0.0
+        if column.limits and not math.isnan(value):
+            value = min(max(value, column.limits[0]), column.limits[1])
+        inputs[column.name] = z = 0.0 if math.isnan(value) else (value - mean) / column.scale
+        total = total + next(numbers) * z
+        for knot in column.knots:
+            total = total + next(kinks) * max(0.0, z - (knot - mean) / column.scale)
+    product_means = iter(weights.get("product_means", ()))
+    for pair in recipe.pairs:
+        total = total + _product(recipe, [inputs[name] for name in pair], pair, products, product_means)
     return total if recipe.target is None else recipe.target.mean + recipe.target.scale * total
 
 
+def _key(value: float) -> Any:
+    return "missing" if math.isnan(value) else value
+
+
+def _slots(column: Column) -> list[Any]:
+    """The codes with a weight, in order."""
+    return [*(code for code, count in enumerate(column.counts) if count), *["missing"] * bool(column.num_missing)]
+
+
+def _product(recipe: Columns, members: list[Any], pair: tuple[str, str], products: Any, means: Any) -> Array:
+    """What two columns add together."""
+    categories = [member for member in members if isinstance(member, tuple)]
+    z = math.prod(member for member in members if not isinstance(member, tuple))
+    size = math.prod(len(slots) for _, slots in categories)
+    table, mean = [next(products) for _ in range(size)], [next(means) for _ in range(size)]
+    if not categories:
+        return np.asarray(table[0] * z)
+    if len(categories) == 1:
+        ((slot, _),) = categories
+        column = recipe.columns[recipe.names.index(pair[isinstance(members[1], tuple)])]
+        counts = [count for count in (*column.counts, column.num_missing) if count]
+        return np.asarray(z * (np.average(table, axis=0, weights=counts) if slot is None else table[slot]))
+    (first, _), (second, slots) = categories
+    if first is None or second is None:
+        return np.asarray(np.array(mean) @ np.array(table))
+    return np.asarray(table[first * len(slots) + second])
+
+
 def _effect(column: Column, effects: Any, value: float) -> Array:
-    by_code: dict[Any, Array] = {
-        code: next(effects) for code, count in enumerate(column.counts) if count >= column.rare
-    }
-    rare = [code for code, count in enumerate(column.counts) if count < column.rare]
-    if any(column.counts[code] for code in rare):
-        by_code |= dict.fromkeys(rare, next(effects))
+    by_code: dict[Any, Array] = {code: next(effects) for code, count in enumerate(column.counts) if count}
     if column.num_missing:
         by_code["missing"] = next(effects)
     training: list[tuple[Any, int]] = [*enumerate(column.counts), ("missing", column.num_missing)]

@@ -76,5 +76,7 @@ def added_by_hand(row: Mapping[str, Any], metrics: Mapping[str, Any], recipe: An
             added.append(weight.get("(missing)" if value is None else str(value), 0.0))
         else:
             intercept += column.mean * weight
-            added.append(0.0 if value is None else (float(np.float32(value)) - column.mean) * weight)
+            low, high = column.limits or (-np.inf, np.inf)
+            clamped = column.mean if value is None else np.clip(float(np.float32(value)), low, high)
+            added.append((clamped - column.mean) * weight)
     return [*added, intercept]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tasks.data.prepared_splits import write_split
 from tasks.data.recipe import Column, Columns, Recipe, SplitRule, Target
 from tasks.parameters import Hyperparameters
-from tasks.records import Epoch, PreparedDataset, TrainedModel
+from tasks.records import Epoch, PreparedDataset, TableFit, TrainedModel
 from tasks.serving.contract import FEATURES
 from tasks.store import atomic
 from tasks.store.run_folder import RunFolder
@@ -103,11 +103,15 @@ def trained(run: RunFolder, prepared: PreparedDataset, weights: dict[str, Array]
     """What the stage ``train`` would return of these weights."""
     content = safetensors.numpy.save({name: each.astype(np.float32) for name, each in weights.items()})
     file = atomic.write_bytes(run.file("weights.safetensors"), content)
-    accuracy = {"train_accuracy": 0.5, "test_accuracy": 0.5} if prepared.class_names else {}
+    if isinstance(prepared.recipe, Columns) and prepared.recipe.target:
+        accuracy = 0.5 if prepared.class_names else None
+        fit = TableFit(shape="linear", penalties={}, gradient=0.0, train_loss=1.0, train_accuracy=accuracy)
+        return TrainedModel(weights=file, device="cpu", num_examples=prepared.num_train, fit=fit)
+    accuracies = {"train_accuracy": 0.5, "test_accuracy": 0.5} if prepared.class_names else {}
     return TrainedModel(
         weights=file,
         device="cpu",
-        learning_curve=(Epoch(epoch=1, train_loss=1.0, test_loss=1.0, **accuracy),),
+        learning_curve=(Epoch(epoch=1, train_loss=1.0, test_loss=1.0, **accuracies),),
         picture=file,
         kept_epoch=1,
         num_examples=prepared.num_train,

@@ -7,7 +7,6 @@ import numpy as np
 
 from candidate import Contender
 from prepared_tables import prepare
-from tasks.parameters import RetrainParameters
 from tasks.records import PreparedDataset, PublishedModel
 from tasks.store.run_folder import RunFolder
 
@@ -39,12 +38,4 @@ def publish(name: str, class_names: Sequence[str] = ()) -> PublishedModel:
     """A model of houses in the artifacts folder."""
     prepared, run = prepare_houses(class_names), RunFolder.open(f"run-of-{name}", {})
     model = "softmax-regression" if class_names else "linear-regression"
-    return from_file(Contender(run, prepared, 0, name, model=model, num_epochs=20, lr=0.1)).publish()
-
-
-def from_file(candidate: Contender) -> Contender:
-    """The same, as if its data had been read from a file of its own."""
-    data = {"source": str(candidate.run.path / "houses.csv"), "target": "y"}
-    document = candidate.parameters.model_dump(exclude={"data"}) | {"data": data}
-    candidate.parameters = RetrainParameters.model_validate(document)
-    return candidate
+    return Contender(run, prepared, 0, name, "houses.csv", model=model, shape="linear").publish()

@@ -133,6 +133,12 @@ def store_and_data(server: str, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 TRAIN = "linear-regression --name new --data t.csv --target price"
 PICTURES = "retrain softmax-regression --name pets --data"
+CONVERGED = "tables are fitted to convergence; their settings are cross-validated in every retrain"
+NO_SEARCH = f"2: gradmill tune with a table | expected: {CONVERGED} | to do: train it: gradmill retrain "
+EPOCH_OPTIONS = (
+    "--lr 0.1", "--epochs 5", "--batch-size 9", "--patience 3", "--validation 0.1", "--schedule constant",
+    "--implementation concise",
+)  # fmt: skip
 NAMED = (
     "retrain NAME,models NAME,show NAME,verify NAME,history NAME,report NAME,tune NAME,"
     "promote NAME 1,rollback NAME,freeze NAME,unfreeze NAME"
@@ -200,8 +206,8 @@ SAID = {  # the exit code, and what is printed
     "inspect pictures --side 5 --json": '0: "light [b]": 40 | "shape": [ 5, 5, 3 ] | /pictures --side 5"',
     "inspect houses.csv --target price": "0: retrain linear-regression --name houses ",
     "inspect houses.csv --target area": "0: retrain linear-regression --name NAME ",
-    "inspect t.csv --target kind": "0: validation loss (cross-entropy in nats): ",
-    "inspect t.csv --target kind --class-weight balanced": "0: validation loss (class-weighted cross-entropy in nats)",
+    "inspect t.csv --target kind": "0: cross-validated loss (cross-entropy in nats): ",
+    "inspect t.csv --target kind --class-weight balanced": "0: cross-validated loss (class-weighted cross-entropy in ",
     f"{LOOK} --ignore aera": "0: no column aera (--ignore) | did you mean area?",
     f"{LOOK} --ignore age,kind --json": '0: --ignore age,kind"',
     f"{LOOK} --ignore 'age, kind' --json": '0: --ignore age,kind"',
@@ -239,7 +245,10 @@ SAID = {  # the exit code, and what is printed
     "retrain 'My Data 2.csv' --target price": "2: inspect 'My Data 2.csv' --target price",
     "tune 'My Data 2.csv' --target price": "2: My Data 2.csv is data",
     "retrain linear-regression --name new --data t.csv": "2: no --target for ",
-    "tune softmax-regression --name new --data t.csv": "2: no --target for ",
+    **{
+        f"tune softmax-regression --name new --data {data}": f"{NO_SEARCH}new"
+        for data in ("t.csv", "two", "names.parquet")
+    },
     "retrain linear-regression --name new --data t.csv --target prise": "4: no column prise (--target)",
     "retrain linear-regression --data no.csv": "4: no file ",
     "retrain linear-regression --name new --data no.csv --target price": "4: no file ",
@@ -248,7 +257,8 @@ SAID = {  # the exit code, and what is printed
     "retrain linear-regression --name new --data header.csv --target prise": "4: no column prise (--target)",
     f"retrain {TRAIN.replace('t.csv', 'header.csv')}": "4: holds no rows",
     f"retrain {TRAIN.replace('t.csv', 'deep.jsonl')}": "4: one array",
-    f"tune {TRAIN.replace('t.csv', 'null.jsonl')}": "4: row 1 is null",
+    f"tune {TRAIN} --trials 2 --space lr=0.1:1": f"{NO_SEARCH}new",
+    f"retrain {TRAIN.replace('t.csv', 'null.jsonl')}": "4: row 1 is null",
     f"retrain {TRAIN.replace('t.csv', 'empty.csv')}": "4: empty.csv is empty",
     f"retrain {TRAIN.replace('t.csv', 'empty')}": "4: holds nothing that can be read",
     "retrain linear-regression --name new --data two --target prise": "4: no column prise (--target)",
@@ -282,10 +292,19 @@ SAID = {  # the exit code, and what is printed
     "retrain houses --target area": "2: houses as linear-regression, your own data, area",
     "retrain houses --category area": "2: area as a category",
     "retrain houses --split-by kind": "2: a split by kind",
-    "tune houses --data less.csv": "4: column kind is missing",
+    **dict.fromkeys(("tune houses", "tune houses --data less.csv --then-retrain"), f"{NO_SEARCH}houses"),
     "predict --name horse": "2: to do: name one",  # with houses it has few letters in common
-    "tune houses --space lrr=0.1:1": "2: --space lrr=0.1:1",
-    f"tune {TRAIN} --time-column dya": "4: no column dya (to split by)",
+    f"{PICTURES.replace('retrain', 'tune')} pictures --space lrr=0.1:1": "2: --space lrr=0.1:1",
+    f"{PICTURES.replace('retrain', 'tune')} pictures --split-by x": "2: for tables",
+    **{
+        f"retrain {name} {options}": f"2: {options.split()[0]} with a table | expected: {CONVERGED} | to do: leave"
+        for name in (TRAIN, "houses")
+        for options in (*EPOCH_OPTIONS, "--tuned")
+    },
+    "retrain houses --device cuda": "2: --device cuda with a table | tables need no GPU",
+    f"{PICTURES} pictures --shape curves": "2: --shape with pets | your own tables",
+    "retrain --shape curves": "2: your own tables",
+    f"retrain {TRAIN} --shape steps": "2: --shape steps | 'linear', 'curves', 'pairs' or 'auto'",
     "promote houses 9": "2: houses has no version 9",
     "predict t.csv --name houses --version 9": "2: houses has no version 9",
     "predict no.csv --name houses": "2: no file",
@@ -365,7 +384,7 @@ COMMANDS = [
     "inspect odd --target price",
     "inspect strange --target price",
     "inspect pictures",
-    "tune houses --data odd --trials 1 --epochs 2",
+    "tune --name digits --data pictures --trials 1 --epochs 2",
     "predict odd --name houses",
     "predict strange --name houses",
     "evaluate houses odd",

@@ -8,11 +8,14 @@ import pytest
 import typer
 from jsonschema import Draft202012Validator
 from prefect.utilities.schema_tools.validation import preprocess_schema
+from pydantic import ValidationError
 
 import flows.cli.app
 from command_line import output
-from flows.server.deployments import FORMS, describe_form
-from tasks.parameters import OwnData, RetrainParameters, narrow_form
+from flows.server.deployments import FORMS, describe_form, merge_parameters
+from tasks.errors import UsageError
+from tasks.parameters import Data, OwnData, RetrainParameters, TuneParameters, narrow_form
+from tasks.parameters.form import as_usage_error
 
 SPELT_OTHERWISE = {
     "num_epochs": "--epochs",
@@ -29,7 +32,7 @@ OF_THE_BOOK = {
     "batch_size": f"{BOOKS}256 softmax, 10 linear",
     "lr": f"{BOOKS}0.1 softmax, 0.03 linear",
     "loss": f"{BOOKS}cross-entropy softmax, squared linear",
-    "weight_decay": f"{BOOKS}0.0",
+    "weight_decay": f"{BOOKS}0.0; on your own images found by rule; on your own tables auto",
 }
 LINEAR = {"model": "linear-regression"}
 
@@ -81,7 +84,7 @@ def test_help_shows_every_default() -> None:
 
 def test_help_shows_the_limits_of_a_value() -> None:
     shown = rows("retrain")
-    assert "10 softmax, 3 linear; on your own data found by rule; at least 1; at most 10000]" in shown["--epochs"]
+    assert "10 softmax, 3 linear; on your own images found by rule; at least 1; at most 10000]" in shown["--epochs"]
     assert "0.0; at least 0; below 1]" in shown["--validation"]
     assert "above 0]" in shown["--lr"]
 
@@ -132,14 +135,15 @@ OF_LINEAR = names(
 )
 OF_THE_BOOKS_DATA = names(
     "resize synthetic_w synthetic_b synthetic_noise num_examples max_train_loss min_train_accuracy min_test_accuracy "
-    "max_parameter_error max_loss_rise max_loss_ratio max_accuracy_drop max_recall_drop"
+    "max_parameter_error max_loss_rise max_loss_ratio max_standardised_error max_accuracy_drop max_recall_drop"
 )
-OF_OWN_DATA = {*OwnData.model_fields} | names("min_reference_gain class_weight min_gain max_nats_rise max_error_rise")
+OF_OWN_DATA = {*OwnData.model_fields} | names("max_gradient class_weight min_gain max_nats_rise max_error_rise shape")
 OF_IMAGES = names("side channels max_rejects")
 OF_TABLES = names(
-    "target sheet query missing decimal header names encoding no_date_parts min_level_rows features ignore category "
-    "split_by time_column window split_column min_reference_gain"
+    "target sheet query missing decimal header names encoding no_date_parts features ignore category split_by "
+    "time_column window split_column max_gradient shape"
 )
+IN_EPOCHS = names("implementation num_epochs batch_size lr schedule validation patience tuned")
 
 
 @pytest.mark.parametrize(
@@ -147,8 +151,8 @@ OF_TABLES = names(
     [
         ({}, OF_LINEAR),
         ({"training": LINEAR}, OF_SOFTMAX | OF_IMAGES),
-        (OWN_TABLE, OF_LINEAR | OF_THE_BOOKS_DATA | OF_IMAGES),
-        (OWN_TABLE | {"training": LINEAR | {"patience": 3}}, OF_SOFTMAX | OF_THE_BOOKS_DATA | OF_IMAGES),
+        (OWN_TABLE, OF_LINEAR | OF_THE_BOOKS_DATA | OF_IMAGES | IN_EPOCHS),
+        (OWN_TABLE | {"training": LINEAR}, OF_SOFTMAX | OF_THE_BOOKS_DATA | OF_IMAGES | IN_EPOCHS),
         (OWN_IMAGES, OF_LINEAR | OF_THE_BOOKS_DATA | OF_TABLES),
         ({"name": "softmax-regression"}, OF_LINEAR | OF_OWN_DATA),
         ({"name": "wide", "training": LINEAR}, OF_SOFTMAX | OF_OWN_DATA | {"max_drop_p"}),
@@ -158,9 +162,9 @@ def test_the_form_of_a_deployment_shows_what_its_runs_can_use(parameters: dict[s
     form = describe_form(narrow_form(RetrainParameters, parameters))
     parts = {name: form["definitions"][name.capitalize()]["properties"] for name in ("training", "data", "gates")}
     shown = set(form["definitions"]["RetrainParameters"]["properties"]).union(*parts.values())
-    special = OF_SOFTMAX | OF_LINEAR | OF_THE_BOOKS_DATA | OF_OWN_DATA | OF_IMAGES | OF_TABLES
+    special = OF_SOFTMAX | OF_LINEAR | OF_THE_BOOKS_DATA | OF_OWN_DATA | OF_IMAGES | OF_TABLES | IN_EPOCHS
     assert shown & special == special - absent
-    assert shown >= names("name implementation lr num_epochs seed publish max_parity_error") - absent
+    assert shown >= names("name weight_decay seed device publish max_parity_error")
     assert not list(Draft202012Validator(form).iter_errors({"parameters": parameters}))
 
 
@@ -173,3 +177,62 @@ def test_a_form_takes_what_a_form_of_before_has_sent_and_nothing_else_that_it_do
     assert RetrainParameters.model_validate(everything).model_dump(mode="json") == everything
     for name, value in (("dropout", 0.5), ("loss", "cross-entropy"), ("model", "softmax-regression")):
         assert faults(form, **{name: value}) == [["parameters", "training", name]]
+
+
+CONVERGED = "tables are fitted to convergence; their settings are cross-validated in every retrain"
+REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {  # for tables: parameters, and what is found and expected
+    "implementation": ({"training": {"implementation": "scratch"}}, "--implementation with a table", CONVERGED),
+    "epochs": ({"training": {"num_epochs": 3}}, "--epochs with a table", CONVERGED),
+    "batch size": ({"training": {"batch_size": 9}}, "--batch-size with a table", CONVERGED),
+    "rate": ({"training": {"lr": 0.1}}, "--lr with a table", CONVERGED),
+    "schedule": ({"training": {"schedule": "cosine"}}, "--schedule with a table", CONVERGED),
+    "validation": ({"training": {"validation": 0.1}}, "--validation with a table", CONVERGED),
+    "patience": ({"training": {"patience": 3}}, "--patience with a table", CONVERGED),
+    "search": ({"tuned": True}, "--tuned with a table", CONVERGED),
+    "GPU": ({"training": {"device": "cuda"}}, "--device cuda with a table", "--device auto or cpu: tables need no GPU"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("form", [dict, Data.model_validate], ids=["as a dict", "as a model"])
+def test_a_table_takes_no_setting_of_training_in_epochs_and_images_take_all(form: Any, case: str) -> None:
+    given, found, expected = REFUSED[case]
+    table = OWN_TABLE | given | {"data": form(OWN_TABLE["data"])}
+    with pytest.raises(ValidationError) as caught:
+        RetrainParameters.model_validate(table)
+    error = as_usage_error(caught.value, "", "")
+    assert (error.found, error.expected) == (found, expected)
+    assert error.action.startswith("leave --")
+    RetrainParameters.model_validate(OWN_IMAGES | given)
+    with pytest.raises(UsageError) as refusal:
+        merge_parameters("retrain-houses", "flows.retrain.retrain", OWN_TABLE, given)
+    assert (refusal.value.found, refusal.value.expected) == (found, expected)
+
+
+def test_defaults_that_a_form_of_before_sent_with_a_table_are_accepted() -> None:
+    defaults = {"implementation": "concise", "schedule": "constant", "validation": 0.0, "num_epochs": None}
+    parameters = RetrainParameters.model_validate(OWN_TABLE | {"training": defaults, "tuned": False})
+    assert (parameters.training.weight_decay, parameters.training.shape) == (None, "auto")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "found"),
+    [(OWN_IMAGES, "--shape with photos"), ({}, "shape is for your own tables"), (OWN_TABLE, "")],
+    ids=["images", "book", "table"],
+)
+def test_a_shape_is_for_tables(parameters: dict[str, Any], found: str) -> None:
+    document = parameters | {"training": {"shape": "curves"}}
+    if not found:
+        assert RetrainParameters.model_validate(document).training.exported_values["shape"] == "curves"
+        return
+    with pytest.raises(ValidationError, match=found):
+        RetrainParameters.model_validate(document)
+
+
+@pytest.mark.parametrize("form", [dict, Data.model_validate], ids=["as a dict", "as a model"])
+def test_no_search_takes_a_table(form: Any) -> None:
+    with pytest.raises(ValidationError) as caught:
+        TuneParameters.model_validate(OWN_TABLE | {"data": form(OWN_TABLE["data"])})
+    error = as_usage_error(caught.value, "", "")
+    assert (error.expected, error.action) == (CONVERGED, "train it: gradmill retrain houses")
+    TuneParameters.model_validate(OWN_IMAGES)

@@ -6,10 +6,15 @@ import pytest
 from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
+import small_models
+from candidate import seal
 from command_line import answer, refused
+from documents import load
 from flows.cli import removed
 from flows.server.deployments import FORMS, describe_form, merge_parameters
 from tasks.errors import UsageError
+from tasks.parameters import RetrainParameters
+from tasks.store import artifact_paths, own_data
 
 PARAMETERS = [
     (form, model, name, action)
@@ -51,3 +56,28 @@ def test_a_stored_parameter_that_was_removed_is_ignored_where_it_changes_nothing
         with pytest.raises(UsageError) as caught:
             merge_parameters("x", f"flows.{flow}.{flow}", {}, document)
         assert caught.value.action == action
+
+
+def test_settings_of_a_table_that_an_earlier_release_trained_in_epochs_are_named_once_and_ignored(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    small_models.publish("houses")
+    folder = artifact_paths.version("houses", 1)
+    manifest = load(folder / "manifest.json")
+    asked = manifest["parameters"]
+    asked["training"] |= {"lr": 0.1, "num_epochs": 20, "implementation": "scratch", "weight_decay": 0.5, "dropout": 0.0}
+    asked["training"] |= {"device": "cuda"}
+    asked["data"] |= {"min_level_rows": 3}
+    seal(folder, manifest | {"parameters": asked | {"tuned": True}})
+    capsys.readouterr()
+    repeated = own_data.repeat_parameters("houses", {"data": {"source": "/data/houses.csv"}})
+    said = capsys.readouterr().out
+    assert said.count("implementation scratch, num epochs 20, lr 0.1, tuned of version 1 are ignored: tables are") == 1
+    assert said.count("ignored") == 2
+    assert "device cuda of version 1 is ignored: tables need no GPU" in said
+    parameters = RetrainParameters.model_validate(repeated)
+    assert parameters.training.given_values.keys() == {"model", "seed", "weight_decay", "defaults", "loss"} | {
+        "class_weight", "shape"
+    }  # fmt: skip
+    assert parameters.training.weight_decay == 0.5
+    assert not parameters.tuned

@@ -64,6 +64,7 @@ MAY_BE_REFUSED = {"gradmill retrain softmax-regression --tuned"}
 # A sixteenth of the trials, at so low a rate that more epochs are a gain for certain, and fewer epochs: said alike.
 SHORTER = {
     "--trials 32": "--trials 2 --space epochs=15:18 --lr 0.05 --schedule constant --batch-size 256 --weight-decay 0",
+    "--space lr=0.01:0.2": "--space lr=0.01:0.2 --trials 2",
     "--epochs 20": "--epochs 8",
     "--epochs 50": "--epochs 12",
 }

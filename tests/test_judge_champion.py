@@ -12,17 +12,17 @@ import scipy.stats
 
 import image_folders
 from candidate import Contender, prepare_own
-from small_models import from_file, prepare_houses
+from small_models import prepare_houses
 from store_state import damage
 from table_files import written
 from tasks.data.prepared_splits import read_split
 from tasks.data.recipe import SplitRule
 from tasks.data.schema import ImageSchema, Schema
 from tasks.errors import GateFailed
+from tasks.fitting.objective import Objective
 from tasks.judging import champion
 from tasks.judging.champion import Comparison, ModelAnswers, find_new_rows
 from tasks.judging.metrics import Answers
-from tasks.judging.objective import Objective
 from tasks.parameters import Data, Gates, Loss
 from tasks.records import PreparedDataset
 from tasks.store import artifact_paths, housekeeping, model_folder, pointer
@@ -331,8 +331,8 @@ def test_of_newcomers_at_once_the_later_are_refused_where_columns_kinds_levels_o
         columns = (each.model_copy(update=changes.get(each.name, {})) for each in houses.recipe.columns)
         recipe = houses.recipe.model_copy(update={"columns": tuple(columns)})
         prepared = houses.model_copy(update={"recipe": recipe, "class_names": tuple(class_names)})
-        options: dict[str, Any] = {"model": "softmax-regression", "num_epochs": 20, "lr": 0.1}
-        return from_file(Contender(RunFolder.open("-".join(["run", *changes]), {}), prepared, 0, "own", **options))
+        run = RunFolder.open("-".join(["run", *changes]), {})
+        return Contender(run, prepared, 0, "own", "houses.csv", model="softmax-regression")
 
     newcomers = {
         make(area={"name": "size"}): ["column 1 is 'size', and was 'area'"],

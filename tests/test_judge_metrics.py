@@ -18,9 +18,9 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 from tasks.data.recipe import SplitRule
 from tasks.data.split import SplitAssignment, encode_times
 from tasks.data.target import TargetValues
+from tasks.fitting.objective import Objective, balance_classes
 from tasks.judging import baselines, champion, metrics
 from tasks.judging.metrics import Answers
-from tasks.judging.objective import Objective, balance_classes
 from tasks.parameters import Loss
 from tasks.serving.drift import is_less_accurate
 from written_tables import examined, recipe, rows, written

@@ -224,7 +224,7 @@ FAULTS: dict[str, tuple[Columns, str, str, str]] = {
     "3,000 classes and columns of 500 levels": (
         {"c": [f"level {at % 500}" for at in MANY], "d": [f"{at // 7 % 500} m" for at in MANY],
          "x": MANY % 991, "y": [f"class {at % 3000}" for at in MANY]},
-        "", "too-many-weights", "1,003 numbers and levels and 3,000 classes make 3,009,000 weights; the",
+        "", "too-many-weights", "1,001 numbers and levels and 3,000 classes make 3,003,000 weights; the",
     ),
     "6,000 classes": (
         {"x": MANY % 991, "y": [f"class {at % 6000}" for at in MANY]}, "", "too-many-classes", "join classes: 4,9",
@@ -272,7 +272,6 @@ WARNINGS: dict[str, tuple[Columns, str, *tuple[str, ...]]] = {
     },
     "short months": (with_y(c=every("Jan 19", "Mai-20")), "looks-like c"),
     "numbers of rows": ({"c": 1000 - N[:100], "x": X[:100], "y": Y[:100]}, "counts-rows c"),
-    "levels of few rows": (with_y(c=every(*[f"level {at}" for at in range(50)])), "rare-levels c"),
     "a class given away": ({"x": X, "c": every("is a", "is b"), "y": every("a", "b")}, "predicts-alone c"),
 }  # fmt: skip
 
@@ -337,15 +336,6 @@ def test_numbers_with_leading_zeros_may_be_codes_which_is_said_alike_in_every_fo
         for name, value in {"c": "01234", "late": "007"}.items()
     }
     assert not [rule for rule in wanted if rule.startswith("leading-zeros")]
-
-
-def test_levels_of_few_rows_have_weights_of_their_own_where_that_is_requested(tmp_path: Path) -> None:
-    effects = RNG.normal(size=50)[N % 50]
-    path = written(tmp_path / "t.csv", {"c": [f"level {at % 50}" for at in N], "x": X, "y": effects + X + 0.1 * Y})
-    together, apart = (inspect(path, *given.split()) for given in ("", "--min-level-rows 3"))
-    assert together["reference_loss"] > 0.2 * together["baseline_loss"]
-    assert apart["reference_loss"] < 0.05 * apart["baseline_loss"]
-    assert not rules(apart, "warning")
 
 
 def test_an_ordinary_table_has_no_warning_and_one_with_a_single_pair_at_odds_a_note(tmp_path: Path) -> None:
@@ -745,7 +735,9 @@ def test_a_difference_is_accepted_in_one_column_by_one_factor_until_it_is_forgot
             written(folder / f"day-{number}.parquet", replaced(rows, "size", rows["size"].to_numpy() * factor))
 
     write_days(1000)
-    version = Path(ask("retrain", "own", "--data", folder, "--accept-data", "--no-predict")["model_path"]).parent
+    # A curve over both scales would be refused by parity_float64.
+    accepting = "--accept-data", "--no-predict", "--shape", "linear"
+    version = Path(ask("retrain", "own", "--data", folder, *accepting)["model_path"]).parent
     size = "size 1000 times what it was"
     assert [row["accepted"] for row in ask("models", "own")["models"]["own"]] == [[], [size]]
     assert ask("history", "own")["history"]["own"][-1]["reason"] == f"accepted: {size}"
@@ -778,10 +770,9 @@ def test_new_levels_follow_the_old_ones_whose_codes_stay(grown: GrownTable) -> N
     assert (gate["value"], gate["passed"]) == (0, True)
 
 
-def test_levels_of_fewer_than_10_training_rows_share_one_weight(grown: GrownTable) -> None:
+def test_every_level_of_a_training_row_has_a_weight_of_its_own(grown: GrownTable) -> None:
     weights = grown.report["metrics"]["weights"]["c"]
-    assert len({weights[f"rare {at}"] for at in range(3)}) == 1
-    assert len({weights[level] for level in ("a", "b", "d", "e", "rare 0")}) == 5
+    assert len({*weights.values()}) == len(weights) == 7
 
 
 def test_digests_of_training_rows_and_of_the_others_are_kept_apart_one_for_every_row(grown: GrownTable) -> None:

@@ -232,13 +232,23 @@ def test_the_card_of_a_table_says_what_was_in_it_how_it_was_split_and_what_it_is
     columns = dict(zip(drawn.column_names, drawn.columns, strict=True))
     columns |= {"id": numbers, "sold on": numbers.astype("M8[D]"), "customer": numbers % 60}
     columns["price"] = pa.array(drawn["price"].to_numpy() / 1e5, mask=numbers < 34)
-    given = ("--ignore", "id", "--no-date-parts", "--split-by", "customer", "--weight-decay", "0.25")
+    given = (
+        "--ignore",
+        "id",
+        "--no-date-parts",
+        "--split-by",
+        "customer",
+        "--weight-decay",
+        "0.25",
+        "--shape",
+        "linear",
+    )
     file = written(tmp_path / "houses.parquet", columns)
     figures = retrain("linear-regression", "houses", file, *given, target="price")["metrics"]
     card = (artifact_paths.version("houses", 1) / "README.md").read_text()
     front = front_of(card)
     assert (front["datasets"], front["pipeline_tag"]) == (["houses"], "tabular-regression")
-    told = {name: format_number(figures[f"{name}_loss"], 5) for name in ("objective", "reference", "baseline")}
+    told = {name: format_number(figures[f"{name}_loss"], 5) for name in ("objective", "baseline")}
     effect = format_number(figures["weights"]["city"]["Ulm"], 5)
     for line in (
         "| target | price |",
@@ -248,11 +258,10 @@ def test_the_card_of_a_table_says_what_was_in_it_how_it_was_split_and_what_it_is
         "| rows | 1,234, of which 34 without a target were left out |",
         "| split | 1,020 for training, 180 for the test, by a hash of the value of customer |",
         "| **warning** | area is missing in 10.3 % of the rows |",
-        "| batch size | 1020 |",
-        "| lr | 0.5, constant |",
+        "| shape | linear |",
+        "| penalties | slopes 0.25, levels 0.25 |",
         "| weight decay (section 4.5) | 0.25 |",
         f"| this model | {told['objective']} |",
-        f"| reference | {told['reference']} |",
         f"| baseline | {told['baseline']} |",
         f"| city = Ulm | {effect} | {effect} |",
         "![Coefficients](coefficients.png)",

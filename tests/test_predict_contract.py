@@ -71,7 +71,7 @@ def by_hand(row: Row) -> float:
 def made(module_folder: Path) -> Path:
     """The store of a regression and a classifier of a table, made by the command line."""
     (module_folder / "houses.csv").write_bytes(as_csv(houses(600, seed=0)))
-    own = f"--category zone --data {module_folder / 'houses.csv'}"
+    own = f"--category zone --shape linear --data {module_folder / 'houses.csv'}"
     answer(f"retrain linear-regression --name houses --target price --ignore id,kind {own}")
     answer(f"retrain softmax-regression --name kinds --target kind --ignore id,price {own}")
     return module_folder / "artifacts"
@@ -125,7 +125,6 @@ def test_every_format_gives_the_same_predictions_ids_and_measures(store: Path, t
 # What a row may say instead: why --unknown reject rejects it, if it does, and whether it is predicted otherwise.
 GOOD = {"id": "a", "area": 100.5, "city": "Ulm", "garden": True, "zone": 2, "price": 1, "kind": ""}
 NEW, NO_TRUTH = "a level that the model has not seen", "neither true nor false"
-TOO_LARGE = "its prediction is not a finite number, because a value of the row is too large"
 VALUES: list[tuple[Row, str, bool]] = [
     ({}, "", True),
     ({"area": None, "city": None}, "", True),
@@ -139,7 +138,7 @@ TEXTS: list[tuple[Row, str, bool]] = [
     ({"area": " 1e2 ", "zone": "2.0", "garden": "TRUE"}, "", True),
     ({"area": "big"}, "area is big, not a number", False),
     ({"area": "1e39"}, "area is 1e39, not a finite number", False),
-    ({"area": "-3.4028235e+38"}, TOO_LARGE, False),
+    ({"area": "-3.4028235e+38"}, "", True),
     ({"garden": "maybe"}, f"garden is maybe, {NO_TRUTH}", False),
     ({"garden": "2"}, f"garden is 2, {NO_TRUTH}", False),
 ]
@@ -393,22 +392,3 @@ def test_few_answers_are_printed_with_an_id_column_of_any_name(store: Path, tmp_
     assert done.returncode == 0, done.stderr
     printed = [" ".join(line.split()[:4]) for line in done.stdout.splitlines()[:4]]
     assert printed == ["file row row answer", *(f"lots.csv {at} lot {at}" for at in range(3))]
-
-
-@pytest.mark.slow
-def test_a_row_whose_probabilities_are_no_numbers_is_a_reject_and_not_right_by_chance(
-    store: Path, tmp_path: Path
-) -> None:
-    """The weights are large, because the areas are small."""
-    rows = [row | {"area": (row["area"] or 100) / 1000} for row in houses(300, seed=6)]
-    (tmp_path / "small.csv").write_bytes(as_csv(rows))
-    answer(f"retrain softmax-regression --name small --target kind --ignore id,price --data {tmp_path / 'small.csv'}")
-    for at, area in ((1, "-3.4028235e+38"), (4, "3.4028235e+38")):
-        rows[at]["area"] = area
-    (tmp_path / "rows.csv").write_bytes(as_csv(rows[:8]))
-    done = predicted(tmp_path / "rows.csv", "--max-rejects", "2", "--id-column", "id", name="small")
-    assert rejects(done) == {1: TOO_LARGE, 4: TOO_LARGE}
-    found = table(done)
-    assert found["id_id"].to_pylist() == [row["id"] for row in rows[:8]]
-    is_right = np.array([row["kind"] for row in rows[:8]]) == found["label_name"].to_pylist()
-    assert done["accuracy"] == pytest.approx(np.delete(is_right, [1, 4]).mean())

@@ -444,6 +444,8 @@ def test_what_cannot_be_fitted_is_refused_and_leaves_no_file(artifacts: Path) ->
         gradmill.fit(pd.DataFrame(FRAME), "area", "houses", no_publish=True)
     with pytest.raises(gradmill.DataError, match="no column is left to predict area from"):
         gradmill.fit(pd.DataFrame(FRAME), "area", "houses")
+    with pytest.raises(gradmill.GradmillError, match="--lr with a table\nexpected: tables are fitted to convergence; "):
+        gradmill.fit(pd.DataFrame(FRAME), "area", "houses", "linear-regression", lr=0.1)
     assert {path.name for path in artifacts.rglob("*") if path.is_file()} == {".frames.lock"}
 
 

@@ -61,27 +61,6 @@ def folder(artifacts: Path, prefect_api: str, tmp_path: Path) -> Path:
     return path
 
 
-def test_a_validation_part_has_the_latest_training_rows_which_no_statistic_of_the_version_has_seen(
-    table: Path,
-) -> None:
-    """They are a thousand times as large, and have a level and a price that no others have."""
-    frame = houses(600).assign(day=range(600))
-    is_watched = (frame.day >= 384) & (frame.day < 480)  # the latest fifth of the training rows
-    frame.loc[is_watched, ["area", "price"]] *= 1000
-    frame.loc[is_watched, "city"] = "Oslo"
-    frame.to_csv(table, index=False)
-    report = trained(table, time_column="day", training={"validation": 0.2, "patience": 5})
-    assert report.outcome == "published", report.gates
-    manifest, fitted = model_folder.find_manifest(NAME, 1), frame[frame.day < 384]
-    assert (manifest.trained.num_examples, manifest.trained.num_validation) == (384, 96)
-    recipe: Any = manifest.recipe
-    columns = {column.name: column for column in recipe.columns}
-    for found, values in ((columns["area"], fitted.area), (recipe.target, fitted.price)):
-        assert (found.mean, found.scale) == pytest.approx((values.mean(), values.std(ddof=0)), rel=1e-6)
-    of_cities = fitted.city.value_counts().to_dict() | {"Oslo": 0}
-    assert dict(zip(columns["city"].levels, columns["city"].counts, strict=True)) == of_cities
-
-
 @pytest.mark.slow  # three commands that train
 def test_digits_and_hues_are_learned_on_the_command_line_and_grey_tells_no_hues_apart(
     artifacts: Path, on_server: None, tmp_path: Path
@@ -147,7 +126,7 @@ def test_a_row_more_another_option_or_force_is_trained_on(folder: Path) -> None:
     houses(1, seed=1).to_csv(folder / "day-2.csv", index=False)
     appended = again()
     assert (appended.outcome, appended.version) == ("published", 2)
-    assert "train" in again(training={"lr": 0.25}).seconds
+    assert "train" in again(training={"weight_decay": 0.25}).seconds
     assert "train" in again(force=True).seconds
     with pytest.raises(UsageError, match="customer"):
         again(data={"split_by": "customer"})

@@ -29,7 +29,7 @@ from dated_tables import draw_rows
 from flows.server import demo_server
 from gradmill.rows import encode_rows, find_columns
 from node_packages import JAVASCRIPT, node_modules
-from own_tables import CLASSES, RECIPE, Array, by_hand, drawn_rows, drawn_weights
+from own_tables import CLASSES, PAIR_CLASSES, PAIRS, RECIPE, Array, by_hand, drawn_rows, drawn_weights
 from served_folders import serve
 from table_files import written as written_table
 from tasks.data.recipe import Column, Columns, Pixels, Recipe
@@ -89,6 +89,8 @@ MODELS: dict[str, tuple[Recipe, TaskName, int]] = {
     "colour images": (Pixels(shape=(9, 7, 3), scale=1 / 255), "classification", 5),
     "table of classes": (CLASSES, "classification", 3),
     "table of a regression": (RECIPE, "regression", 1),
+    "curves and pairs of classes": (PAIR_CLASSES, "classification", 3),
+    "curves and pairs of a regression": (PAIRS, "regression", 1),
 }
 
 

@@ -17,7 +17,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from candidate import plain
 from consumer import answers
 from own_images import prepare
-from own_tables import CLASSES, RECIPE, Array, by_hand, drawn_rows, drawn_weights, number, recipes
+from own_tables import CLASSES, PAIR_CLASSES, PAIRS, RECIPE, Array, by_hand, drawn_rows, drawn_weights, number, recipes
 from prepared_tables import trained
 from small_models import CITIES, prepare_houses
 from tasks.data.prepared_splits import read_batches, read_split
@@ -43,6 +43,8 @@ MODELS: list[tuple[Recipe, TaskName]] = [
     (COLOUR, "classification"),
     (RECIPE, "regression"),
     (CLASSES, "classification"),
+    (PAIRS, "regression"),
+    (PAIR_CLASSES, "classification"),
 ]
 
 

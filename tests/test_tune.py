@@ -16,18 +16,14 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from sklearn.linear_model import Ridge
-from sklearn.preprocessing import StandardScaler
 
 import own_images
-import prepared_tables
 from candidate import Contender
 from command_line import GRADMILL, gradmill, refused, typed
 from documents import ask, load
 from flows.tune import tune
 from own_images import digits
 from store_state import keep_settings
-from tasks.data.prepared_splits import hold_out, read_split
 from tasks.errors import DataError
 from tasks.fitting import devices
 from tasks.fitting.search_space import OPTIONS
@@ -120,27 +116,11 @@ def test_a_trial_is_trained_as_a_retrain_is() -> None:
     np.testing.assert_allclose(trial.losses, losses, rtol=0, atol=1e-6)
 
 
-def test_of_a_table_each_weight_decay_of_a_grid_is_tried_once_and_no_statistic_sees_validation_rows() -> None:
-    """Six correlated numbers of which the target has little."""
-    rng, asked = np.random.default_rng(0), {"model": "linear-regression", "device": "cpu", "seed": 1}
-    numbers = (rng.normal(size=(400, 6)) @ rng.normal(size=(6, 6))).astype(np.float32)
-    prepared = prepared_tables.prepare(numbers, numbers @ rng.normal(size=6) * 0.1 + rng.normal(size=400) * 3)
-    prepared.test.path.unlink()
-    base = Training.model_validate(asked | {"defaults": "data"})
-    few, more = (search(prepared, base, number, ()) for number in (6, 32))
-    assert more[:6] == few
-    trials = search(prepared.model_copy(update={"digest": "b" * 64}), base, 32, ())  # which starts afresh
-    decays = [float(trial.settings["weight_decay"]) for trial in trials]
-    assert decays == sorted({0.0, *decays})
-    assert {trial.settings["weight_decay"] for trial in more} == {*decays}, "with more trials none is left out"
-    rows = read_split(prepared.train, prepared)
-    held_out = hold_out(rows.key, 0.2)
-    (X, y), (others, truth) = ((rows.inputs[at].astype(float), rows.y_true[at]) for at in (~held_out, held_out))
-    scaler = StandardScaler().fit(X)
-    for trial, decay in zip(trials, decays, strict=True):
-        theirs = Ridge(alpha=decay * len(y)).fit(scaler.transform(X), y)
-        loss = np.mean((truth - theirs.predict(scaler.transform(others))) ** 2) / 2
-        assert trial.validation_loss == pytest.approx(loss, rel=1e-6)
+def test_each_setting_of_a_few_is_tried_once_whatever_number_of_trials_is_asked_for() -> None:
+    prepared, space = book(), ("lr=0.2", "schedule=step", "epochs=2", "batch-size=64", "weight-decay=0|0.01|0.1")
+    few, more = (search(prepared, softmax(), number, space) for number in (3, 32))
+    assert few == more
+    assert [trial.settings["weight_decay"] for trial in more] == [0.0, 0.01, 0.1]
 
 
 OLD_STUDY = Path(__file__).with_name("study-of-c692a25.journal")

@@ -8,11 +8,11 @@ import os
 import re
 import shlex
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from flows.cli import display
 from flows.cli.errors import Answer
@@ -26,7 +26,7 @@ from tasks.machine.words import format_number
 from tasks.parameters import InspectParameters, ModelName, Use, addresses, is_name
 from tasks.serving.task import TASKS, TaskName
 from tasks.store import own_data
-from tasks.store.page_rendering import Code, Page, Section, Text
+from tasks.store.page_rendering import Code, Page, Section
 
 if TYPE_CHECKING:
     from tasks.data.own_rows import Examination
@@ -83,26 +83,40 @@ def _examine(parameters: InspectParameters, folder: Path) -> "Examination":
     return examined
 
 
-def _expect_losses(examined: "Examination", parameters: InspectParameters, scratch: Path) -> dict[str, float]:
-    """The validation losses of the best constant and of the converged fit; empty if the data are unfit.
+def _expect_losses(examined: "Examination", parameters: InspectParameters, scratch: Path) -> dict[str, Any]:
+    """The losses of the best constant and of the models that a retrain would compare; empty if the data are unfit.
 
-    Both parts are written to the folder ``scratch``, as a retrain writes them to the store: they may not fit into
+    Those of a table are cross-validated on its training rows. Of images, one fit is measured on a validation part of
+    them. Parts are written to the folder ``scratch``, as a retrain writes them to the store: they may not fit into
     memory.
     """
-    from tasks.data.split import TRAINING, hold_out_validation
-    from tasks.judging import baselines
-
-    if examined.schema is None or examined.rows is None:
+    schema, rows = examined.schema, examined.rows
+    if schema is None or rows is None:
         return {}
-    if parameters.class_weight != "none" and not examined.schema.class_names:
+    if parameters.class_weight != "none" and not schema.class_names:
         found = f"--class-weight {parameters.class_weight} and a regression"
         raise UsageError(found, "classes to balance", "leave it out")
-    if (split := hold_out_validation(examined.rows.split)) is None:
-        return {}
-    rows, num_train = replace(examined.rows, split=split), examined.rows.split.count(TRAINING)
-    train, validation = (rows.map_side(side, examined.schema, scratch) for side in ("train", "validation"))
     decay = parameters.weight_decay if isinstance(parameters.weight_decay, float) else None  # training resolves auto
-    return baselines.expected_losses(examined.schema, train, validation, num_train, parameters.class_weight, decay)
+    if isinstance(schema, Schema):
+        from tasks.fitting.tables import FitOptions, expect_losses
+
+        shape = None if parameters.shape == "auto" else parameters.shape
+        options = FitOptions(shape, decay, schema.split.is_by_time)
+        comparison = expect_losses(schema, rows.map_side("train", schema, scratch), parameters.class_weight, options)
+        return {
+            "baseline_loss": comparison.null_loss,
+            "cv_losses": comparison.losses,
+            "shape": comparison.chosen.shape,
+            "is_better": comparison.is_better,
+        }
+    from tasks.data.split import TRAINING, hold_out_validation
+    from tasks.judging.baselines import expect_image_losses
+
+    if (split := hold_out_validation(rows.split)) is None:
+        return {}
+    num_train = rows.split.count(TRAINING)
+    train, validation = (replace(rows, split=split).map_side(side, schema, scratch) for side in ("train", "validation"))
+    return expect_image_losses(schema, train, validation, num_train, parameters.class_weight, decay)
 
 
 def _advise_command(parameters: InspectParameters, examined: "Examination") -> str:
@@ -133,21 +147,33 @@ def _draw(examined: "Examination", losses: dict[str, float], class_weight: str, 
     report = examined.report
     warnings = tuple(finding for finding in report.findings if not finding.is_error)
     page = report.model_copy(update={"findings": warnings}).page()
-    loss: Text = ""
-    if losses and examined.schema:
-        whose = "the best constant", f"a {'' if report.images else 'converged '}fit"
-        unit = f"{'' if class_weight == 'none' else 'class-weighted '}{TASKS[examined.schema.task].loss_unit}"
-        values = [f"{format_number(value)} by {name}" for value, name in zip(losses.values(), whose, strict=False)]
-        loss = f"validation loss ({unit}): {', '.join(values)}"
-        constant, *fits = losses.values()
-        if fits and fits[0] >= constant:
-            penalty = "" if "--weight-decay" in command else " --weight-decay auto,"
-            loss += "\nthe fit is no better than the constant, and a gate would refuse such a model: "
-            loss += f"try{penalty} more rows or other columns"
-    elif examined.schema:
-        loss = "validation loss: unknown, since no part of the training rows can stand for the others"
+    loss = ""
+    if examined.schema:
+        unit, has_decay = TASKS[examined.schema.task].loss_unit, "--weight-decay" in command
+        loss = _describe_losses(losses, class_weight, unit, has_decay)
     advice = Section("train it", () if report.errors else (Code(command),))
     return page._replace(title="", sections=(*page.sections, Section("", (loss,)), advice))
+
+
+def _describe_losses(losses: Mapping[str, Any], class_weight: str, unit: str, has_decay: bool) -> str:
+    """The losses to expect, in words."""
+    if not losses:
+        return "validation loss: unknown, since no part of the training rows can stand for the others"
+    unit = f"{'' if class_weight == 'none' else 'class-weighted '}{unit}"
+    constant = f"{format_number(losses['baseline_loss'])} by the best constant"
+    if (cv_losses := losses.get("cv_losses")) is None:
+        fit = losses.get("reference_loss")
+        said = f"validation loss ({unit}): {constant}" + ("" if fit is None else f", {format_number(fit)} by a fit")
+        is_better = fit is None or fit < losses["baseline_loss"]
+    else:
+        named = [f"{format_number(loss)} {shape}" for shape, loss in cv_losses.items()]
+        said = f"cross-validated loss ({unit}): {', '.join([constant, *named])}; a retrain takes {losses['shape']}"
+        is_better = losses["is_better"]
+    if not is_better:
+        said += "\nthe fit is no better than the constant, and a gate would refuse such a model: "
+        penalty = "" if cv_losses is not None or has_decay else " --weight-decay auto,"
+        said += f"try{penalty} more rows or other columns"
+    return said
 
 
 # Checks of commands that read own data

@@ -374,9 +374,29 @@ def _find_weights(manifest: Manifest) -> Any:
 
 def _subtract(before: Any, after: Any) -> Any:
     """Changes of weights, by column, class or level, that both versions have; None for weights without names."""
+    from tasks.serving.raw_units import is_curve
+
+    if is_curve(before) or is_curve(after):
+        return _subtract_curves(before, after)
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         return {key: _subtract(before[key], after[key]) for key in before if key in after}
     return after - before if isinstance(before, float) and isinstance(after, float) else None
+
+
+def _subtract_curves(before: Any, after: Any) -> Any:
+    """The change of a curve, at the points of both; where one of them is a line, it is compared by its slope."""
+    import numpy as np
+
+    curves = [curve for curve in (before, after) if isinstance(curve, Mapping)]
+    at = np.unique(np.concatenate([curve["at"] for curve in curves]))
+
+    def evaluate(weight: Any) -> Any:
+        return weight * at if isinstance(weight, float) else np.interp(at, weight["at"], weight["adds"])
+
+    change = evaluate(after) - evaluate(before)
+    if len(curves) == 1:
+        change -= change.mean()
+    return {"at": at.tolist(), "adds": change.tolist()}
 
 
 def _draw_comparison(document: dict[str, Any], manifests: Sequence[Manifest]) -> Page:

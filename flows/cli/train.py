@@ -21,9 +21,10 @@ from tasks.data.schema import Request, require_columns
 from tasks.errors import DataError, UsageError
 from tasks.machine import progress
 from tasks.machine.words import pluralize
-from tasks.parameters import LearningParameters, ModelName, RetrainParameters, TuneParameters, Use, is_name
+from tasks.parameters import LearningParameters, ModelName, RetrainParameters, Training, TuneParameters, Use, is_name
 from tasks.parameters.addresses import source_options
 from tasks.parameters.form import WORDS, ParameterModel
+from tasks.parameters.runs import refuse_search, refuse_setting
 from tasks.records import QUESTIONS, GateVerdict
 from tasks.serving import task
 from tasks.store import mirror_sync, model_folder, own_data, tuning_result, verification
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 # Slow imports, hidden by the start of the server; not needed if nothing is trained.
 TO_TRAIN = "tasks.fitting.trainer", "tasks.judging.plots", "tasks.serving.onnx_graph"
+TO_FIT = "tasks.fitting.tables", "tasks.judging.plots", "tasks.serving.onnx_graph"  # a table, without torch
 TO_RUN = "prefect.flow_engine", "prefect.task_engine", "fastapi.encoders"  # the last for the run's parameters
 
 
@@ -52,7 +54,8 @@ def retrain(given: Annotated[Given, RetrainParameters], verbose: Verbose = False
     mirror_sync.save_given_url()
     modules: tuple[str, ...] = ()
     if own_data.must_train(parameters):
-        modules = (*TO_TRAIN, "scipy.optimize") if parameters.data.source else TO_TRAIN
+        is_table = parameters.data.source and parameters.data.target
+        modules = TO_FIT if is_table else TO_TRAIN
     report, failure = run_flow("retrain", parameters, verbose, quiet, modules)
     from flows.pages.run_pages import describe_hold
 
@@ -67,12 +70,14 @@ def tune(given: Annotated[Given, TuneParameters], verbose: Verbose = False, quie
     """Search for better settings by the loss on a validation part; the test split is not used.
 
     Nothing is published: gradmill retrain --tuned uses what was found, and its model must pass the gates. The same
-    command continues an interrupted search. Training options that are given stay as they are.
+    command continues an interrupted search. Training options that are given stay as they are. Tables need no search:
+    every retrain chooses their penalties by cross-validation.
 
-    Example: [bold]gradmill tune houses --trials 32[/]
+    Example: [bold]gradmill tune softmax-regression --trials 32[/]
     """
     from tasks.fitting.search_space import narrow_space
 
+    _refuse_table(given)
     document = _complete_kept_name(given | {"tuned": False}, "tune")
     document.pop("tuned", None)
     document["search"] = document.get("search", {}) | {"space": _fix_given_options(given)}
@@ -82,6 +87,26 @@ def tune(given: Annotated[Given, TuneParameters], verbose: Verbose = False, quie
     report, failure = run_flow("tune", parameters, verbose, quiet)
     use = as_typed(_command_with(parameters, report.settings))
     return Answer(report, lambda: draw_search(report, use), failure)
+
+
+def _refuse_table(given: dict[str, Any]) -> None:
+    """Refuse a search for a table, whether it is data or a kept name.
+
+    Raises:
+        UsageError: it is a table.
+    """
+    named = given.get("training", {}).get("model")
+    if named not in (None, *ModelName):
+        if own_data.keeps_table(named):
+            raise refuse_search(named)
+        return
+    from tasks.data.image_dataset import is_images
+
+    data = given.get("data", {})
+    source = data.get("source", "")
+    has_target = "target" in data or named == ModelName.LINEAR_REGRESSION
+    if source and (has_target or (is_there(source) and not is_images(source))):
+        raise refuse_search(given.get("name", ""))
 
 
 def _complete_kept_name(given: dict[str, Any], command: str) -> dict[str, Any]:
@@ -138,6 +163,10 @@ def _check_training(given: dict[str, Any], parameters: LearningParameters) -> No
                     f"{WORDS[use]}, the only case that {flag} applies to",
                     f"leave {flag} out",
                 )
+    if parameters.use in Use.TABLES:  # defaults, too, which stored parameters may have
+        for name in given.get("training", {}):
+            if not Training.use_of(name) & parameters.use:
+                raise refuse_setting(parameters, name)
     own_data.require_same_kind(parameters)
     data, previous = parameters.data, own_data.find_fixed(parameters.name)
     if data.source and data.use is Use.IMAGES:
@@ -237,7 +266,7 @@ def draw_retrain(result: "RetrainReport", owes_predictions: bool) -> Page:
     if result.outcome == "refused":
         return Page(sections=(draw_gates(result.gates),))
     quality = task.find_task(result.model).summary(result.metrics)
-    trained = f"{result.model} ({result.implementation}) on {result.device}: {quality}"
+    trained = f"{result.model} ({result.kind}) on {result.device}: {quality}"
     predictions = "none: the run failed before they were made" if owes_predictions else ""
     if predicted := result.prediction:
         by = f"version {predicted.version}{', the champion' * (predicted.version == result.champion)}"

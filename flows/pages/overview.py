@@ -16,7 +16,8 @@ from tasks.store.run_folder import list_changed
 from tasks.store.state import NameState
 
 SHOWN = 20  # versions, besides marked ones
-BY_ITSELF = ("model", "device", "seed", "implementation")  # settings that are shown elsewhere, or do not matter
+# Settings that are shown elsewhere, or do not matter.
+BY_ITSELF = ("model", "device", "seed", "implementation", "shape")
 
 
 def draw_overview(facts: NameState) -> Page:
@@ -125,7 +126,7 @@ def tabulate_versions(facts: NameState) -> PageTable:
                 str(number),
                 _minute(manifest.created_at),
                 ", ".join(list_figures(manifest)),
-                ", ".join([manifest.parameters.training.implementation, *told]),
+                ", ".join([manifest.kind, *told]),
                 str(training.get("seed", "")),
                 f"{manifest.dataset.num_train + manifest.dataset.num_test:,}",
                 manifest.dataset.digest[:8],

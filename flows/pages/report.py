@@ -41,6 +41,7 @@ class RetrainReport(BaseModel):
     model: str
     name: str
     implementation: str
+    shape: str = ""  # of a table's model
     outcome: Literal["published", "unchanged", "refused", "judged"]
     detail: str = ""  # how it is known that the model is unchanged, or must not be published
     version: int | None
@@ -58,6 +59,11 @@ class RetrainReport(BaseModel):
     seconds: dict[str, float]
     run: str
     data_changes: list[Finding] = []  # differences from earlier data
+
+    @property
+    def kind(self) -> str:
+        """Which model it is: a table's shape, or the book's implementation."""
+        return f"shape {self.shape}" if self.shape else self.implementation
 
     @property
     def was_trained(self) -> bool:
@@ -132,6 +138,7 @@ def describe_retrain(run: RunFolder, parameters: RetrainParameters) -> RetrainRe
         model=training.model,
         name=name,
         implementation=training.implementation,
+        shape=(stays.trained.shape if stays else (trained.get("fit") or {}).get("shape", "")),
         outcome=published.outcome if published else "refused",
         detail=published.detail if published else "",
         version=version,

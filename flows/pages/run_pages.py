@@ -35,7 +35,7 @@ def retrain_page(result: RetrainReport) -> Page:
     For a run that trained nothing, gates and figures are on the page of the run that made the version.
     """
     made = f"version {result.version}" if result.version else "candidate"
-    intro: list[Text] = [(f"{result.model}, {result.implementation}, on {result.device}. Evidence: ", Code(result.run))]
+    intro: list[Text] = [(f"{result.model}, {result.kind}, on {result.device}. Evidence: ", Code(result.run))]
     intro += describe_hold(result)
     if result.model_path:
         intro.append(("Model: ", Code(result.model_path), ", SHA-256 ", Code(result.model_sha256 or "")))

@@ -118,7 +118,7 @@ def answer_row(model: gradmill.Model, row: Any) -> dict[str, Any]:
             added = added[best] if added.ndim == 2 else added
         if len(model.classes) == 2:
             to = f"the log odds of {name_level(model.classes[1])}"
-        answer["added"] = {"to": to, "columns": [*model.columns], "values": added.tolist()}
+        answer["added"] = {"to": to, "columns": [*model.terms], "values": added.tolist()}
     return answer
 
 

@@ -61,9 +61,9 @@ from flows.server.deployments import (
     own_parameters,
 )
 from flows.tags import MODEL_TAG, TAG, UNSCHEDULED
-from tasks.errors import EnvironmentProblem, UsageError, without_credentials
+from tasks.errors import DataError, EnvironmentProblem, UsageError, without_credentials
 from tasks.machine.words import suggest_spelling
-from tasks.store import artifact_paths, housekeeping, identity, locks, model_folder
+from tasks.store import artifact_paths, housekeeping, identity, locks, model_folder, own_data
 from tasks.store.identity import STORE_TAG, StoreIdentity
 
 POOL = "gradmill"
@@ -464,7 +464,7 @@ def _read_old_schedules(folder: Path) -> _OldSchedules:
 def _take_over(client: SyncPrefectClient, server: str | None) -> None:
     """Bring what artifacts/schedules/ has to a server, once; what is set or was deleted there stays.
 
-    A folder that cannot be read is reported, and left.
+    A folder that cannot be read is reported, and left. Searches for tables, which need none any more, end.
 
     Args:
         client: a client of the server.
@@ -481,6 +481,8 @@ def _take_over(client: SyncPrefectClient, server: str | None) -> None:
         return
     for schedule in old.schedules.values():
         if not model_folder.list_versions(schedule.name):
+            continue
+        if schedule.flow == "tune" and _keeps_table(schedule.name):
             continue
         spec = spec_for_name(schedule.flow, schedule.name, schedule.parameters, schedule.cron, schedule.timezone)
         there, pending = find(client, spec.name, spec.flow), {*schedule.pending}
@@ -508,6 +510,14 @@ def _take_over(client: SyncPrefectClient, server: str | None) -> None:
         if there := find(client, name, flow):
             delete(client, there)
     folder.rename(folder.with_name(".schedules-taken-over"))
+
+
+def _keeps_table(name: str) -> bool:
+    """Whether a name keeps versions of a table, as far as this can be read."""
+    try:
+        return own_data.keeps_table(name)
+    except DataError:
+        return False
 
 
 def delete(client: SyncPrefectClient, deployment: DeploymentResponse) -> None:

@@ -14,7 +14,7 @@ from tasks.data.io import date_parts, tabular
 from tasks.data.io.number_forms import CURRENCY
 from tasks.data.io.table_builder import CORRECT, SHOWN, Table
 from tasks.data.levels import MOST_LEVELS, extend_levels
-from tasks.data.recipe import INDEX_NAMES, RARE, Column
+from tasks.data.recipe import INDEX_NAMES, Column
 from tasks.data.report import Finding, error, note, warning
 from tasks.data.schema import Request, assign_roles
 from tasks.machine import parallel
@@ -64,7 +64,7 @@ def infer_features(table: Table, request: Request) -> Features:
     for name, (kind, *found) in zip(names, kinds, strict=True):
         findings += found
         if kind == "category":
-            of_name, *found = _find_category(table, name, request.known.get(name), request.options.min_level_rows)
+            of_name, *found = _find_category(table, name, request.known.get(name))
             columns += of_name
             findings += found
         elif kind in ("number", "boolean"):
@@ -290,9 +290,7 @@ def _tell_of_parts(table: Table, names: Collection[str]) -> Iterator[Finding]:
         yield note("date-parts", None, found, "a model under another --name learns from their months, weekdays, hours")
 
 
-def _find_category(
-    table: Table, name: str, known: Column | None, min_rows: int | None
-) -> tuple[list[Column], *tuple[Finding, ...]]:
+def _find_category(table: Table, name: str, known: Column | None) -> tuple[list[Column], *tuple[Finding, ...]]:
     """The column with its levels, unless there are too many; and a finding about these, or about new levels."""
     old, levels = known.levels if known else (), table.levels(name)
     now = extend_levels(old, levels.names()) if levels.num_used <= MOST_LEVELS else ()
@@ -300,8 +298,7 @@ def _find_category(
         action = f"group its values, or leave it out with --ignore {name} (and another --name if a version takes it)"
         found, expected = f"{name} has {number:,} levels", f"at most {MOST_LEVELS:,}"
         return [], error("too-many-levels", name, found, expected, action)
-    rare = min_rows or (known.rare if known else RARE)
-    columns = [Column(name=name, kind="category", levels=now, rare=rare)]
+    columns = [Column(name=name, kind="category", levels=now)]
     if known and (new := now[len(old) :]):
         return columns, warning("new-levels", name, f"{name} has new levels: {format_names(new, 10)}")
     return (columns,)

@@ -21,7 +21,6 @@ MOST_WEIGHTS = 2_000_000
 LARGEST_SHOWN = 3  # columns
 MOST_FITTED, BYTES_PER_SCORE = 100_000, 24  # rows that are fitted at once; a row has a score for each class
 MOST_BYTES = 4 * 2**30
-MANY_RARE = 0.02  # share of the training rows
 OFFSET = 1000  # deviations between 0 and numbers that float32 rounds; from 3000 on ``parity_float64`` refused models
 ALONE = 0.999  # share of the target's variance, or of the rows, that one column must explain alone
 MIN_ROWS = 20  # needed to report this
@@ -48,7 +47,7 @@ def check_columns(
     if numbers >= num_training > 0:
         found = f"{pluralize(numbers, 'number')} and {pluralize(num_training, 'training row')}: "
         found += "any target can be fitted to so few rows"
-        yield warning("few-rows", None, found, "get more rows, name --features, or try --weight-decay auto")
+        yield warning("few-rows", None, found, "get more rows, or name --features")
     first = {column.source: column for column in reversed(columns) if column.part}
     for at, (column, each) in enumerate(zip(columns, stats, strict=True)):
         name, missing = column.input_name, each.num_missing
@@ -66,27 +65,12 @@ def check_columns(
             yield warning("offset", name, f"{found}: too little for float32", action)
 
 
-def check_rare_levels(columns: Sequence[Column], features: Array, is_training: Array) -> Iterator[Finding]:
-    """Categories in which many training rows have a rare level, although their effects may differ."""
-    for column, values in zip(columns, features, strict=True):
-        if column.kind != "category" or column.part:
-            continue
-        counts = np.bincount(values[is_training & ~np.isnan(values)].astype(np.int64))
-        rare = counts[(counts > 0) & (counts < column.rare)]
-        share = rare.sum() / max(1, np.count_nonzero(is_training))
-        if len(rare) > 1 and share > MANY_RARE:
-            found = f"{column.name} has {len(rare):,} levels with fewer than {column.rare} training rows, in "
-            found += f"{100 * share:.3g} % of these rows: they share one weight"
-            action = "try --min-level-rows 3, or group the levels" if column.rare > 3 else "group the levels"
-            yield warning("rare-levels", column.name, found, action)
-
-
 def check_num_weights(
     columns: Sequence[Column], stats: Sequence[ColumnStats], num_training: int, num_classes: int
 ) -> Iterator[Finding]:
     """Whether a model of these columns, or what it says of the rows that it is fitted to, would be too large."""
     both = zip(columns, stats, strict=True)
-    inputs = {column.name: 1 + sum(count >= column.rare for count in each.counts) for column, each in both}
+    inputs = {column.name: max(1, sum(count > 0 for count in each.counts)) for column, each in both}
     num_inputs, num_outputs = sum(inputs.values()), max(1, num_classes)
     if (num_weights := num_inputs * num_outputs) > MOST_WEIGHTS:
         largest = sorted(inputs, key=inputs.__getitem__, reverse=True)[:LARGEST_SHOWN]

@@ -26,11 +26,8 @@ if TYPE_CHECKING:
 UNNAMED_INDEX = "Unnamed: 0"
 INDEX_NAMES = UNNAMED_INDEX, "__index_level_0__"
 DESCRIBED = {"name", "kind", "levels", "source", "part", "zone"}  # fields of a column that consumers need
-FIXED = DESCRIBED | {"form", "rare"}  # fields of a column that a name keeps
-# Training rows below which a level shares its weight with the other rare ones, unless the user says another number. Of
-# least squares for thirteen tables (medians of twelve random splits), R² with 3 was better by 0.01 to 0.9 for six, and
-# worse by 0.015 to 0.06 for three.
-RARE = 10
+FIXED = DESCRIBED | {"form"}  # fields of a column that a name keeps
+Shape = Literal["", "linear", "curves", "pairs"]  # of a table's model; empty: linear, from before there were others
 
 
 def unless_empty(default: Any) -> Any:
@@ -56,30 +53,24 @@ class Column(PersistedRecord):
     source: str = unless_empty("")  # the column of dates from which this part is taken
     part: Literal["", "month", "weekday", "hour", "year"] = unless_empty("")
     zone: str = unless_empty("")  # dates in another time zone are read in this one
-    limits: tuple[float, float] | None = unless_empty(None)  # of a year in the training part, to which it is clamped
+    limits: tuple[float, float] | None = unless_empty(None)  # of a number in the training part, to which it is clamped
+    knots: tuple[float, ...] = unless_empty(())  # where the effect of a number may change its slope, ascending
     mean: float | None = None  # of numbers and booleans (0 or 1) in the training part; replaces missing values
     scale: float = Field(1.0, gt=0)  # a number's standard deviation there; 1 for booleans and constants
     counts: tuple[int, ...] = ()  # training rows of each level
-    rare: int = Field(RARE, exclude_if=lambda rows: rows == RARE)  # below how many of them a level is rare
     num_missing: int = 0  # training rows without a value
     has_missing: bool = False  # whether any row of either split has no value
 
     def weight_indices(self) -> NDArray[np.int64]:
         """The weight of each code, ``(levels + 2,)``: those of the levels, of a missing value, of an unknown code.
 
-        Levels with at least ``rare`` training rows have their own weight, in order; then all other levels share one,
-        and then a missing value has its own, each only if a training row has it. -1 stands for no weight, which means
-        the average effect, and is also used for a part of dates that no training row has.
+        A level that a training row has has a weight, in order, and after them a missing value, if a training row has
+        one. -1 stands for no weight, which means the average effect.
         """
         import numpy as np
 
-        counts = np.array(self.counts, np.int64)
-        common = counts >= self.rare
-        shared, has_rare = common.sum(), counts[~common].any()
-        of_levels = np.where(common, np.cumsum(common) - 1, shared if has_rare else -1)
-        if self.part:
-            of_levels[counts == 0] = -1
-        return np.append(of_levels, [shared + has_rare if self.num_missing else -1, -1])
+        has_rows = np.array([*self.counts, self.num_missing], np.int64) > 0
+        return np.append(np.where(has_rows, np.cumsum(has_rows) - 1, -1), -1)
 
     @property
     def input_name(self) -> str:
@@ -272,6 +263,8 @@ class Columns(RowRecipe):
     header: str = unless_empty("")  # of text files and sheets: its line, or none; empty: the first
     header_names: tuple[str, ...] = unless_empty(())  # that were given for their columns
     encoding: str = unless_empty("")  # of text files; empty: UTF-8 or Windows-1252
+    shape: Shape = unless_empty("")
+    pairs: tuple[tuple[str, str], ...] = unless_empty(())  # columns whose effects depend on one another, by name
 
     scale: ClassVar[float] = 1.0  # for raw rows; each column has its own
     metadata_props: ClassVar[dict[str, str]] = {}
@@ -281,6 +274,15 @@ class Columns(RowRecipe):
         if len(set(self.names)) != len(self.names):
             raise ValueError("columns: two of them have one name")
         return self
+
+    @property
+    def pair_positions(self) -> tuple[tuple[int, int], ...]:
+        """The positions of each pair's columns."""
+        return tuple((self.names.index(first), self.names.index(second)) for first, second in self.pairs)
+
+    def count_products(self, first: int, second: int) -> int:
+        """How many weights the pair of the columns at two positions has (``tasks/serving/raw_units.py``)."""
+        return max(1, self.columns[first].num_slots) * max(1, self.columns[second].num_slots)
 
     @property
     def input(self) -> Tensor:

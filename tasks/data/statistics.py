@@ -39,6 +39,7 @@ class ColumnStats(NamedTuple):
     mean: float = 0.0  # of numbers and booleans
     deviation: float = 0.0  # population standard deviation of the values (divided by their number)
     counts: tuple[int, ...] = ()  # for a category: rows of each level
+    limits: tuple[float, float] | None = None  # the smallest and the largest number, if there is any
 
     @property
     def scale(self) -> float:
@@ -62,30 +63,38 @@ def measure_columns(columns: Sequence[Column], num_rows: int, read_rows: Callabl
     numbers = [at for at in range(len(columns)) if at not in totals]
     counting = Lock()
 
-    def measure(start: int) -> tuple[Array, Array, Array]:
+    def measure(start: int) -> tuple[Array, ...]:
         block = read_rows(slice(start, start + BLOCK))
         for at, total in totals.items():
             codes = np.fmin(block[at], np.float32(len(total) - 1)).astype(np.int64)  # NaN is counted last
             counts = np.bincount(codes, minlength=len(total))
             with counting:
                 total[:] += counts
-        return _find_moments(block[numbers].astype(np.float64, order="C"))
+        chosen = block[numbers]
+        lowest = np.fmin.reduce(chosen, axis=1, initial=np.inf)  # missing values are skipped
+        highest = np.fmax.reduce(chosen, axis=1, initial=-np.inf)
+        return *_find_moments(chosen.astype(np.float64, order="C")), lowest, highest
 
     there, means, squares = np.zeros((3, len(numbers)))
-    for counts, of_block, squares_of_block in parallel.map_in_threads(measure, range(0, num_rows, BLOCK)):
+    low, high = np.full(len(numbers), np.inf), np.full(len(numbers), -np.inf)
+    measured = parallel.map_in_threads(measure, range(0, num_rows, BLOCK))
+    for counts, of_block, squares_of_block, lowest, highest in measured:
+        low, high = np.minimum(low, lowest), np.maximum(high, highest)
         both, distance = np.maximum(there + counts, 1), of_block - means
         squares += squares_of_block + distance**2 * there * counts / both
         means += distance * counts / both
         there += counts
-    stats, moments = [], np.stack([there, means, np.sqrt(squares / np.maximum(there, 1))], axis=1).tolist()
+    stats = []
+    moments = np.stack([there, means, np.sqrt(squares / np.maximum(there, 1)), low, high], axis=1).tolist()
     for at in range(len(columns)):
         if at in totals:
             *levels, num_missing = totals[at].tolist()
             stats.append(ColumnStats(num_missing, max(levels, default=0) == num_rows, counts=tuple(levels)))
         else:
-            count, mean, deviation = moments.pop(0)
+            count, mean, deviation, lowest_of_all, highest_of_all = moments.pop(0)
             is_constant = count > 0 and deviation <= FLAT * abs(mean)
-            stats.append(ColumnStats(num_rows - int(count), is_constant, mean, deviation))
+            limits = (lowest_of_all, highest_of_all) if count else None
+            stats.append(ColumnStats(num_rows - int(count), is_constant, mean, deviation, limits=limits))
     return stats
 
 
@@ -118,10 +127,8 @@ def fit_recipe(recipe: Recipe, train: Mapping[str, Array]) -> Recipe:
         facts: dict[str, Any] = {"num_missing": each.num_missing, "counts": each.counts}
         if column.kind != "category":
             facts |= {"mean": each.mean, "scale": 1.0 if column.kind == "boolean" else each.scale}
-        if column.part == "year" and each.num_missing < len(rows):
-            years = rows[:, len(columns)]
-            facts["limits"] = float(np.nanmin(years)), float(np.nanmax(years))
-            facts["mean"] = float(np.float32(each.mean))  # the graph subtracts exactly this
+        if column.kind == "number" and each.limits:
+            facts |= {"limits": each.limits, "mean": float(np.float32(each.mean))}  # the graph subtracts exactly this
         columns.append(column.model_copy(update=facts))
     if target and y_true is not None:  # otherwise they are labels
         (y,) = measure_columns([Column(name=target.name)], len(y_true), lambda some: y_true[None, some])

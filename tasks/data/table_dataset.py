@@ -188,7 +188,6 @@ def _split_rows(
         findings += check_rare_classes(targets, split.split_ids == TRAINING, target)
     findings += quality_checks.check_columns(columns, num_rows, split.count(TRAINING), stats, lossy)
     findings += quality_checks.check_num_weights(columns, stats, split.count(TRAINING), len(targets.class_names))
-    findings += quality_checks.check_rare_levels(columns, features, split.split_ids == TRAINING)
     findings += quality_checks.check_duplicate_columns(columns, features, sample)
     findings += quality_checks.check_leaks(columns, features, targets, sample)
     findings += quality_checks.check_sum(columns, features, targets, sample)

@@ -58,25 +58,13 @@ def list_image_space(prepared: PreparedDataset) -> Space:
     return _list_rates(prepared) | {"weight_decay": FloatDistribution(0.1 / rows, 1000 / rows, log=True)}
 
 
-def list_table_space(prepared: PreparedDataset) -> Space:
-    """The same for the user's own tables: penalties in half decades, of deviations, or around a classifier's 1 / rows.
-
-    The loss is not searched: a version trained with another loss is not compared with the champion.
-    """
-    if prepared.class_names:
-        decays = [10 ** (power / 2) * (1 / prepared.num_train) for power in range(-2, 7)]
-    else:
-        decays = [0.0, *(10 ** (power / 2) for power in range(-12, 1))]
-    return {"weight_decay": CategoricalDistribution(decays)}
-
-
 def _list_rates(prepared: PreparedDataset) -> Space:
     """Rates around the book's 0.1: steps grow with the number of inputs, and above 1 the loss only jumps about."""
     most = min(1.0, 784 / math.prod(prepared.recipe.input.shape))
     return {"lr": FloatDistribution(0.02 * most, most, log=True), "schedule": SCHEDULES}
 
 
-SPACES = {Use.BOOK: list_book_space, Use.TABLES: list_table_space, Use.IMAGES: list_image_space}
+SPACES = {Use.BOOK: list_book_space, Use.IMAGES: list_image_space}
 
 
 def list_grid(space: Space) -> list[Settings]:

@@ -10,47 +10,26 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, NamedTuple, cast
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812  (torch's own convention)
+from torch import Tensor
 
 from tasks.data.levels import count_codes
 from tasks.data.prepared_splits import hold_out, read_split
-from tasks.data.recipe import Columns
-from tasks.data.statistics import fit_recipe
 from tasks.errors import TrainingDiverged, UsageError
 from tasks.fitting import devices
-from tasks.judging.objective import Objective
-from tasks.machine import parallel
+from tasks.fitting.objective import Objective
 from tasks.machine.run_messages import print_message
-from tasks.networks import HUBER_BETA
 from tasks.networks.centred_sgd import CentredSGD, mean_and_curvature
 from tasks.networks.examples import DeviceExamples, Split, split_randomly
-from tasks.networks.linear_regression import LOSS_GRADIENTS, LinearRegressionConcise, LinearRegressionScratch
+from tasks.networks.linear_regression import LinearRegressionConcise, LinearRegressionScratch
 from tasks.networks.softmax_regression import (
     SoftmaxRegressionConcise,
     SoftmaxRegressionScratch,
-    cross_entropy_gradient,
     weighted_cross_entropy,
     weighted_cross_entropy_gradient,
-)
-from tasks.networks.table_network import (
-    AveragedSGD,
-    Conditioning,
-    Encoding,
-    PreconditionedSGD,
-    TableExamples,
-    TabularNetwork,
-    compute_moments,
-    differentiate_loss,
-    make_preconditioner,
-    train_epoch_whole,
 )
 from tasks.networks.training import (
     SGD,
@@ -67,7 +46,7 @@ from tasks.networks.training import (
     train,
     train_epoch,
 )
-from tasks.parameters import Hyperparameters, Implementation, Loss, Training, Use
+from tasks.parameters import Hyperparameters, Implementation, Training, Use
 from tasks.records import PreparedDataset
 
 MIN_EXAMPLES = 10  # a validation loss on fewer examples is noise, and so are weights fitted to fewer
@@ -76,28 +55,6 @@ VALIDATION = 0.2  # share of the training rows on which a weight decay is chosen
 NUM_INPUTS, BATCH_SIZE, LR, NUM_EPOCHS = 784, 256, 0.1, 10
 LEAST_STEPS = 2350  # as many as 10 epochs of 60 000 pictures have
 LARGEST_STEP = 1.5
-# For tables.
-MANY_ROWS = 50_000  # up to this number of rows a pass is so short that every step may see all of them
-MANY_SCORES = 1_000_000  # scores of all rows: the same limit where there are many classes
-WHITENED_INPUTS = 1000  # their covariance is inverted in half a second and takes 8 MB
-SMALLEST_BATCH_SIZE = 4096  # from here on a step's arithmetic outweighs the overhead of its calls
-LARGEST_BATCH_SIZE = 2**15  # the overhead of a step's calls is negligible, and its noise is a third
-STEPS = 40  # per pass, before minibatches grow
-SEEN_ROWS = 500_000  # that minibatches see, at least: the noise of 100 weights is then a ten-thousandth of a nat
-MOST_EPOCHS = 2000  # of one step each; scikit-learn's digits, ten classes of which most are separable, need 1000
-MOST_PASSES = 100  # passes over minibatches
-SETTLED = 5e-4  # share of the objective: twice as many minibatch steps gained no more, so what is left is less
-MOMENTUM = 0.9  # the book's: ten times as fast where curvature falls to a hundredth on the way
-MINIBATCH_MOMENTUM = 0.5  # with minibatches, more would make their noise last: tried on a class of 1 % and one of 24 %
-TOLERANCE = 1e-5  # share of the gradient at the start; the objective is then within 1e-6 of its optimum
-# An upper bound of each loss's second derivative by its output; cross-entropy has that of softmax (Böhning, 1992).
-# Steps of one over it are certain to go down, and those of a squared loss reach its optimum at once.
-CURVATURE = {Loss.SQUARED: 1.0, Loss.HUBER: 2.0, Loss.CROSS_ENTROPY: 0.5}
-SAMPLE = 2**15  # rows whose covariance stands for that of millions: minibatches need no better
-SCORES = 2**17  # of a sample of rows, by which the objective is followed from pass to pass
-PAIR, PAIR_ROWS = 2**10, 16  # combined codes of two columns at most, and rows for each: a step looks at all of them
-RESIDENT = 20_000_000  # values of a split that are encoded once, 160 MB; a larger one is encoded in every pass
-DETERMINED = "these columns determine one another, as far as can be told; their weights are those of minimum norm"
 
 
 LINEAR: dict[Implementation, Callable[..., Network]] = {
@@ -118,8 +75,6 @@ class Learner:
     optimizer: Optimizer
     run_epoch: RunEpoch = train_epoch
     has_ended: Callable[[], bool] | None = None  # None: it ends after the given number of epochs
-    num_slots: int = 0  # effects that are kept; those of unknown codes come after them
-    collinear: tuple[str, ...] = ()  # columns that other columns determine
     note: str = ""  # what was found by rule, for people to read
 
 
@@ -134,14 +89,12 @@ class TrainingRun(Learner):
     num_validation: int
 
     def read_weights(self) -> dict[str, Tensor]:
-        """The weights in float32 on the CPU, without the effects of unknown codes.
+        """The weights in float32 on the CPU.
 
         Raises:
             TrainingDiverged: one of them is not a finite number, though the loss in float64 was.
         """
         weights = {name: each.cpu().float().contiguous() for name, each in self.net.weights().items()}
-        if "effects" in weights:
-            weights["effects"] = weights["effects"][: self.num_slots].clone()
         if not all(each.isfinite().all() for each in weights.values()):
             found = f"weights beyond the range of float32 at lr {self.training.lr}"
             raise TrainingDiverged(found, "finite weights", "use a smaller --lr")
@@ -161,8 +114,6 @@ class Trainer:
 
     follows_data = True  # which decide what is not given, and give the same bytes on a GPU, too
     unit = 1.0  # of losses: training of own numbers sees a target in deviations
-    converges = False  # whether training goes on until nothing is left to gain
-    is_deterministic = False  # whether any seed gives the same weights
 
     def __init__(self, training: Training, prepared: PreparedDataset, device: torch.device) -> None:
         self.training, self.prepared, self.device = training, prepared, device
@@ -251,8 +202,6 @@ class Trainer:
         run = trainer.start(parts._replace(test=trainer.load("test")), generator)
         if run.note:
             print_message(run.note, short="")
-        if run.collinear:
-            print_message(f"{', '.join(run.collinear)}: {DETERMINED}")
         return run
 
     def choose_weight_decay(self) -> float:
@@ -389,153 +338,7 @@ class ImageTrainer(Trainer):
         return learner
 
 
-class Plan(NamedTuple):
-    """How a table is trained, as its inputs require."""
-
-    is_full_batch: bool  # every step sees all rows, in float64, until the objective has converged
-    num_whitened: int  # how many of the first inputs are whitened in all directions; the others are scaled one by one
-    momentum: float
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype of inputs and weights: only full-batch steps come so near the optimum that float32 would matter."""
-        return torch.float64 if self.is_full_batch else torch.float32
-
-
-class TableTrainer(Trainer):
-    """Trains on a user's own table."""
-
-    def __init__(self, training: Training, prepared: PreparedDataset, device: torch.device) -> None:
-        super().__init__(training, prepared, device)
-        self.recipe = cast("Columns", prepared.recipe)
-        numbers, num_slots = len(self.recipe.numbers), sum(column.num_slots for column in self.recipe.columns)
-        self.plan = make_plan(training, prepared.num_train, numbers, num_slots, len(prepared.class_names))
-        self.converges, self.is_deterministic = training.num_epochs is None, self.plan.is_full_batch
-        self.encoding = make_encoding(self.recipe, self.plan.dtype).to(device)
-        self.unit = self.objective.scale**2
-        self.objective = replace(self.objective, scale=1.0)
-        # ``nn.MSELoss`` has no half: this is how many times our loss a network's own loss is.
-        self.loss_factor = 2.0 if training.loss is Loss.SQUARED and not self.is_scratch else 1.0
-
-    def load(self, name: Any) -> TableExamples:
-        """A split on the device; a regression's truth is in deviations of the target.
-
-        Raises:
-            DataError: the file is missing or has changed since it was prepared.
-        """
-        features, y_true, _ = read_split(getattr(self.prepared, name), self.prepared)
-        if self.prepared.task == "regression":
-            target = self.recipe.target_scaling
-            y = torch.as_tensor((y_true - target.mean) / target.scale, dtype=self.plan.dtype, device=self.device)
-        else:
-            y_true = y_true if y_true.dtype == np.uint8 else y_true.astype(np.int64)
-            y = torch.as_tensor(y_true, device=self.device)
-        return TableExamples(torch.as_tensor(features, device=self.device), y, self.encoding)
-
-    def refit(self, fitted: Tensor) -> PreparedDataset:
-        """The same, and the recipe's means, scales and counts; the list of levels stays."""
-        prepared, (features, y_true, _) = super().refit(fitted), read_split(self.prepared.train, self.prepared)
-        rows = {"features": features[fitted.numpy()]}
-        if not prepared.class_names:
-            rows["target"] = y_true[fitted.numpy()]
-        return prepared.model_copy(update={"recipe": fit_recipe(self.recipe, rows)})
-
-    def find_hyperparameters(self, num_examples: int) -> Hyperparameters:
-        """The values that were given, and for the others those that follow from the data."""
-        training, is_full_batch = self.training, self.plan.is_full_batch
-        return Hyperparameters(
-            num_epochs=training.num_epochs or (MOST_EPOCHS if is_full_batch else MOST_PASSES),
-            batch_size=training.batch_size or (num_examples if is_full_batch else find_batch_size(num_examples)),
-            lr=training.lr or 1 / (CURVATURE[training.loss] * self.loss_factor),
-            weight_decay=self.objective.weight_decay,
-        )
-
-    def build(self, values: Hyperparameters, fitted: DeviceExamples, generator: torch.Generator) -> Learner:
-        """The network at zero, and steps on all rows or on minibatches, until nothing is left to gain."""
-        rows = fitted if self.plan.is_full_batch else sample(fitted, SAMPLE, generator)
-        # It is computed while minibatches are drawn.
-        conditioning = parallel.start(self.find_conditioning, rows, values, len(fitted))
-        num_outputs = max(1, len(self.prepared.class_names))
-        net = TabularNetwork(self.encoding, num_outputs, self.find_loss_gradient())
-        sgd = self.make_optimizer(net, values.lr, 0.0, self.plan.momentum)
-        optimizer = PreconditionedSGD(sgd, net, conditioning, values.weight_decay * self.loss_factor)
-        run_epoch: RunEpoch = train_epoch_whole
-        step_rows, has_ended = "all rows a step", partial(optimizer.has_converged, TOLERANCE)
-        if not self.plan.is_full_batch:
-            objective = self.follow(net, fitted, generator) if self.converges else None
-            run_epoch = averaged = AveragedSGD(parallel.read_ahead, objective)
-            least = min(MOST_PASSES, math.ceil(SEEN_ROWS / len(fitted)))
-            step_rows, has_ended = f"minibatches of {values.batch_size}", partial(averaged.has_settled, SETTLED, least)
-        return Learner(
-            net,
-            optimizer,
-            run_epoch,
-            has_ended if self.converges else None,
-            self.encoding.num_slots,
-            self.find_collinear(conditioning),
-            f"{describe_values(step_rows, values)}, at most {values.num_epochs} epochs",
-        )
-
-    def find_loss_gradient(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """The derivative of the loss by the outputs: a formula from scratch, autograd's in the concise version."""
-        weights = None if self.class_weights is None else self.class_weights.to(self.plan.dtype)
-        if self.is_scratch:
-            of_classes = cross_entropy_gradient if weights is None else weighted_cross_entropy_gradient(weights)
-            return LOSS_GRADIENTS.get(self.training.loss, of_classes)
-        losses: dict[Loss, nn.Module] = {
-            Loss.SQUARED: nn.MSELoss(reduction="sum"),
-            Loss.HUBER: nn.SmoothL1Loss(reduction="sum", beta=HUBER_BETA),
-            Loss.CROSS_ENTROPY: nn.CrossEntropyLoss(weights, reduction="none"),
-        }
-        return differentiate_loss(losses[self.training.loss])
-
-    def encode(self, split: DeviceExamples) -> DeviceExamples:
-        """The split in this plan's precision; encoded once if every step sees all rows and memory can hold them."""
-        table = replace(cast("TableExamples", split), encoding=self.encoding)
-        if table.targets.is_floating_point():
-            table = replace(table, targets=table.targets.to(self.plan.dtype))
-        return encode_small(table) if self.plan.is_full_batch else table
-
-    def find_conditioning(self, rows: DeviceExamples, values: Hyperparameters, num_rows: int) -> Conditioning:
-        """The moments of the inputs, and a preconditioner that gives steps the right length in every direction.
-
-        Minibatch steps are damped, so that no example moves its own output too far: an example alone in its minibatch
-        has ``spread / batch_size`` of curvature along itself, and a rare level far less than that on average.
-        """
-        encoding, ridge = self.encoding, values.weight_decay / CURVATURE[self.training.loss]
-        moments = compute_moments(rows, encoding, self.class_weights, self.plan.num_whitened)
-        if not self.plan.is_full_batch:
-            ridge += moments.spread * max(0.0, 1 / values.batch_size - 1 / num_rows)
-        elif not self.objective.is_of_classes and not len(moments.variances):
-            offsets = (encoding.mean / encoding.scale).squeeze(1)
-            moments = moments.with_effective_rank(F.pad(offsets, (0, encoding.num_slots)))
-        return moments, make_preconditioner(moments, ridge, encoding.frequencies, self.plan.dtype)
-
-    def follow(self, net: Network, rows: DeviceExamples, generator: torch.Generator) -> Callable[[], float]:
-        """A function that computes the objective on a sample of rows, by which minibatches are repeated."""
-        size = SCORES // max(1, len(self.prepared.class_names))
-        drawn = cast("TableExamples", sample(rows, size, generator))
-        examples = parallel.start(encode_small, drawn)  # while steps are taken
-
-        def compute_objective() -> float:
-            weights = {name: each.detach().cpu().numpy() for name, each in net.weights().items()}
-            return compute_loss(net, examples.result(), self.objective) + self.objective.penalty(weights)
-
-        return compute_objective
-
-    def find_collinear(self, conditioning: Future[Conditioning]) -> tuple[str, ...]:
-        """The columns that other columns determine; these are also printed."""
-        if not self.plan.is_full_batch or self.objective.weight_decay or len(conditioning.result()[0].variances):
-            return ()
-        numbers, categories = (
-            [self.recipe.columns[at] for at in each] for each in (self.recipe.numbers, self.recipe.categories)
-        )
-        owners = [column.name for column in (*numbers, *categories) for _ in range(column.num_slots or 1)]
-        collinear = conditioning.result()[0].find_collinear([each.num_slots for each in categories])
-        return tuple(dict.fromkeys(owners[at] for at in collinear))
-
-
-TRAINERS: dict[Use, type[Trainer]] = {Use.BOOK: BookTrainer, Use.TABLES: TableTrainer, Use.IMAGES: ImageTrainer}
+TRAINERS: dict[Use, type[Trainer]] = {Use.BOOK: BookTrainer, Use.IMAGES: ImageTrainer}
 
 
 def make_trainer(training: Training, prepared: PreparedDataset, device: torch.device) -> Trainer:
@@ -550,23 +353,6 @@ def make_trainer(training: Training, prepared: PreparedDataset, device: torch.de
 def describe_values(rows: str, values: Hyperparameters) -> str:
     """The values that were found, for people to read; ``rows`` says how many rows a step sees."""
     return f"{rows}, learning rate {values.lr:g}, weight decay {values.weight_decay:.3g}"
-
-
-def make_plan(training: Training, num_rows: int, num_numbers: int, num_slots: int = 0, num_outputs: int = 1) -> Plan:
-    """The plan that fits these rows and inputs.
-
-    A squared loss on whitened inputs is at its optimum after one step on all rows, which is worth it for any number of
-    rows.
-    """
-    num_inputs = num_numbers + num_slots
-    num_whitened = next((count for count in (num_inputs, num_numbers) if count <= WHITENED_INPUTS), 0)
-    is_one_step = training.loss is Loss.SQUARED and num_whitened == num_inputs
-    is_full_batch = (num_rows <= MANY_ROWS and num_rows * num_outputs <= MANY_SCORES) or is_one_step
-    if training.batch_size is not None:
-        is_full_batch = training.batch_size >= num_rows
-    if not is_full_batch:
-        return Plan(False, num_whitened, MINIBATCH_MOMENTUM)
-    return Plan(True, num_whitened, 0.0 if is_one_step else MOMENTUM)
 
 
 def find_image_steps(training: Training, num_examples: int, num_inputs: int, weight_decay: float) -> Hyperparameters:
@@ -584,75 +370,10 @@ def find_image_steps(training: Training, num_examples: int, num_inputs: int, wei
     )
 
 
-def find_batch_size(num_rows: int) -> int:
-    """How many rows a minibatch has: all about the same, since a last one of a few rows would add its noise."""
-    most = min(num_rows, LARGEST_BATCH_SIZE, max(SMALLEST_BATCH_SIZE, num_rows // STEPS))
-    return math.ceil(num_rows / math.ceil(num_rows / most))
-
-
-# Rows and statistics
-
-
-def encode_small(table: TableExamples) -> DeviceExamples:
-    """The table encoded once, if memory can hold it."""
-    return table.resident() if len(table) * table.num_inputs <= RESIDENT else table
-
-
-def sample(split: DeviceExamples, size: int, generator: torch.Generator) -> DeviceExamples:
-    """This many random rows, drawn with replacement; all rows if there are fewer."""
-    if len(split) <= size:
-        return split
-    return split.select(torch.randint(len(split), (size,), generator=generator).to(split.device))
-
-
 def compute_loss(net: Network, examples: DeviceExamples, objective: Objective) -> float:
     """The mean loss, without the penalty."""
     scores = compute_outputs(net, examples).cpu().numpy()
     return objective.mean(scores.reshape(len(scores), -1), examples.y.cpu().numpy())
-
-
-def make_encoding(recipe: Columns, dtype: torch.dtype) -> Encoding:
-    """How rows of this recipe become a network's inputs.
-
-    Columns are taken in pairs, largest with smallest, with so few combined codes that a step may look at all of them.
-    """
-    numbers, categories = ([recipe.columns[at] for at in each] for each in (recipe.numbers, recipe.categories))
-    limits = [column.limits or (-math.inf, math.inf) for column in numbers if recipe.limits]
-    num_slots, nobody, start = sum(column.num_slots for column in categories), len(categories), 0
-    lookup, frequencies = list[Tensor](), torch.zeros(nobody, num_slots, dtype=torch.float64)
-    for at, column in enumerate(categories):
-        *levels, missing, _ = column.weight_indices().tolist()  # here a missing value comes first
-        slots = torch.tensor([num_slots + at if slot < 0 else slot + start for slot in (missing, *levels, -1)])
-        counts = torch.tensor([column.num_missing, *column.counts, 0], dtype=torch.float64)
-        frequencies[at] = torch.bincount(slots, counts / counts.sum(), num_slots + nobody)[:num_slots]
-        lookup.append(slots)
-        start += column.num_slots
-        most = min(PAIR, int(counts.sum()) // PAIR_ROWS)  # codes of a pair; every column has seen all training rows
-    lookup.append(torch.tensor([num_slots + nobody]))
-    sizes = [*map(len, lookup)]
-    rest, pairs = sorted(range(nobody), key=sizes.__getitem__), list[tuple[int, int]]()
-    while rest:
-        largest = rest.pop()
-        fits = rest and sizes[largest] * sizes[rest[0]] <= most
-        pairs.append((largest, rest.pop(0) if fits else nobody))
-    pairs.sort(key=lambda pair: pair[1] == nobody)  # unpaired columns come last
-    combined = [torch.cartesian_prod(lookup[first], lookup[second]) for first, second in pairs]
-    strides, starts = [sizes[second] for _, second in pairs], itertools.accumulate(map(len, combined), initial=1)
-    offsets = [start + stride for start, stride in zip(starts, strides, strict=False)]
-    order = [at for each in zip(*pairs, strict=True) for at in each]
-    positions = [*recipe.categories, *recipe.categories[:1]]  # nobody's code may be read from any column
-    return Encoding(
-        numbers=torch.tensor(recipe.numbers, dtype=torch.int64),
-        limits=torch.tensor(limits, dtype=dtype),
-        mean=torch.tensor([column.mean or 0.0 for column in numbers], dtype=dtype).unsqueeze(1),
-        scale=torch.tensor([column.scale for column in numbers], dtype=dtype).unsqueeze(1),
-        categories=torch.tensor([positions[at] for at in order], dtype=torch.int64),
-        last=torch.tensor([sizes[at] - 2.0 for at in order]).unsqueeze(1),
-        stride=torch.tensor(strides, dtype=torch.float32).unsqueeze(1),
-        offset=torch.tensor(offsets, dtype=torch.int64).unsqueeze(1),
-        crossed_slots=torch.cat([torch.zeros(0, 2, dtype=torch.int64), *combined]),
-        frequencies=frequencies,
-    )
 
 
 # Parts too small to mean anything are refused

@@ -98,18 +98,6 @@ class TrialTraining:
         values = self.base.model_dump() | {"defaults": self.base.defaults, "patience": None} | settings
         return Training.model_validate(values)
 
-    def summarize(self, losses: list[float], settings: Settings) -> float:
-        """The loss by which trials are compared: the mean of the last fifth of the epochs, NaN if training diverged.
-
-        Where training converges it is the last one. Where the loss leaps from epoch to epoch, the best last epoch of
-        many trials is luck: of 64 on Fashion-MNIST the winner had 0.431 after 0.488, and with other seeds a test
-        accuracy of 0.79 to 0.84.
-        """
-        if not math.isfinite(losses[-1]):
-            return math.nan
-        converges = self.read_parts(settings)[0].converges
-        return losses[-1] if converges else statistics.fmean(losses[-math.ceil(len(losses) / LATE) :])
-
     @property
     def num_at_once(self) -> int:
         """How many trials are trained side by side at most; on a GPU it is one."""
@@ -133,6 +121,17 @@ def read_validation_parts(prepared: PreparedDataset, base: Training) -> tuple[Tr
     trainer, parts = trainer.hold_out(base.validation or VALIDATION, generator)
     require_rows_to_choose_by(parts.validation)
     return trainer, parts
+
+
+def summarize(losses: list[float]) -> float:
+    """The loss by which trials are compared: the mean of the last fifth of the epochs, NaN if training diverged.
+
+    Where the loss leaps from epoch to epoch, the best last epoch of many trials is luck: of 64 on Fashion-MNIST
+    the winner had 0.431 after 0.488, and with other seeds a test accuracy of 0.79 to 0.84.
+    """
+    if not math.isfinite(losses[-1]):
+        return math.nan
+    return statistics.fmean(losses[-math.ceil(len(losses) / LATE) :])
 
 
 class HyperparameterSearch:
@@ -191,14 +190,13 @@ class HyperparameterSearch:
         the middle of a course say little, for rates that are best at its end are the worst there.
         """
         settings, started = suggest_settings(trial, self._space), time.perf_counter()
-        trainer, _ = self._training.read_parts(settings)
         outcome: Literal["complete", "pruned", "diverged"] = "complete"
-        for share in (1.0,) if trainer.converges else (SHORT, 1.0):
+        for share in (SHORT, 1.0):
             losses = submit(TrialSpec(settings, self._training.base.seed_number, deadline, share)).result()
             if not losses:
                 self.study.enqueue_trial(trial.params)
                 raise DeadlinePassed
-            loss = self._training.summarize(losses, settings)
+            loss = summarize(losses)
             if math.isnan(loss):
                 outcome = "diverged"
                 break
@@ -232,21 +230,21 @@ class HyperparameterSearch:
             TrainingDiverged: no trial was completed, because losses were not finite.
             UsageError: there is no trial.
         """
-        prepared, base = self._training.prepared, self._training.base
-        num_seeds, finalists = self.num_seeds, self._find_finalists()
+        prepared, base, finalists = self._training.prepared, self._training.base, self._find_finalists()
         # Values that are found by rule when not given are left out.
         before: Settings = base.model_dump(mode="json", include=set(finalists[0].settings), exclude_none=True)
         contestants = [*(trial.settings for trial in finalists), before]
-        seeds = range(base.seed_number + 1, base.seed_number + 1 + num_seeds)
+        seeds = range(base.seed_number + 1, base.seed_number + 1 + SEEDS)
         futures = [[submit(TrialSpec(settings, seed, deadline)) for settings in contestants] for seed in seeds]
         by_seed = list[list[float | None]]()
         for of_seed in futures:
             results = [future.result() for future in of_seed]
             on_seed()
             if all(results):
-                by_seed.append(list(map(self._find_loss, results, contestants)))
-        if len(by_seed) < num_seeds:
-            print_message(f"time ran out after {len(by_seed)} of {num_seeds} seeds")
+                losses_by_contestant = map(summarize, results)
+                by_seed.append([None if math.isnan(loss) else loss for loss in losses_by_contestant])
+        if len(by_seed) < SEEDS:
+            print_message(f"time ran out after {len(by_seed)} of {SEEDS} seeds")
         if not by_seed:
             known = next((trial.validation_loss for trial in self.trials if trial.settings == before), None)
             by_seed = [[*(trial.validation_loss for trial in finalists), known]]
@@ -267,28 +265,18 @@ class HyperparameterSearch:
             run=run_name,
         )
 
-    def _find_loss(self, losses: list[float], settings: Settings) -> float | None:
-        loss = self._training.summarize(losses, settings)
-        return None if math.isnan(loss) else loss
-
-    @property
-    def num_seeds(self) -> int:
-        """How many seeds finalists are trained with: one where any seed gives the same weights."""
-        settings = next((trial.settings for trial in self._rank()), Settings())
-        return 1 if self._training.read_parts(settings)[0].is_deterministic else SEEDS
-
     def _rank(self) -> list[Trial]:
         """The trials that came to their end, the smallest loss first."""
         complete = [trial for trial in self.trials if trial.outcome == "complete"]
         return sorted(complete, key=lambda trial: trial.validation_loss or 0.0)
 
     def _find_finalists(self) -> list[Trial]:
-        """The best trials, each combination of settings once; only one trial where any seed gives the same weights."""
+        """The best trials, each combination of settings once."""
         different = dict[str, Trial]()
         for trial in self._rank():
             different.setdefault(json.dumps(trial.settings), trial)
         if different:
-            return [*different.values()][: min(FINALISTS, self.num_seeds)]
+            return [*different.values()][:FINALISTS]
         if self.trials:
             raise TrainingDiverged(f"all {len(self.trials)} trials diverged", "a loss that stays finite", SMALLER)
         found = "time ran out before a trial was complete"

@@ -21,10 +21,10 @@ from tasks.data.recipe import SplitRule
 from tasks.data.row_hash import Hashes, is_in
 from tasks.data.split import TRAINING
 from tasks.errors import DataError
+from tasks.fitting.objective import Objective
 from tasks.judging import gates
 from tasks.judging.evaluation_result import FEWEST, FEWEST_BLOCKS
 from tasks.judging.metrics import MOST_UNITS, Answers, join_units, number_units
-from tasks.judging.objective import Objective
 from tasks.machine.arrays import Array
 from tasks.machine.words import format_names, format_number, pluralize, tell_apart
 from tasks.parameters import Device, Gates, Training

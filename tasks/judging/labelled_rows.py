@@ -23,11 +23,11 @@ from tasks.data.schema import ImageSchema, Request, Schema, assign_roles, find_s
 from tasks.data.split import TRAINING, read_times
 from tasks.data.table_dataset import examine_table, make_selection
 from tasks.errors import DataError, UsageError
+from tasks.fitting.objective import Objective
 from tasks.judging import metrics
 from tasks.judging.champion import score_by_session
 from tasks.judging.evaluation_result import EvaluationResult, PeriodMetrics
 from tasks.judging.metrics import Answers, find_row_times, number_units
-from tasks.judging.objective import Objective
 from tasks.machine.arrays import Array
 from tasks.machine.run_messages import print_message
 from tasks.parameters import Device, EvaluateParameters, Loss

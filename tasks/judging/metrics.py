@@ -8,8 +8,8 @@ import numpy as np
 
 from tasks.data.recipe import SplitRule
 from tasks.data.split import decode_times
+from tasks.fitting.objective import Objective
 from tasks.judging.evaluation_result import PeriodMetrics, RowMetrics
-from tasks.judging.objective import Objective
 from tasks.machine.arrays import Array
 from tasks.records import Splits
 

@@ -8,17 +8,15 @@ from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
 import safetensors.numpy
-import torch
 from matplotlib.figure import Figure
 
 from tasks.data.prepared_splits import Examples, read_split
 from tasks.data.recipe import Columns
+from tasks.fitting.objective import Objective
 from tasks.judging import gates, plots
 from tasks.judging.baselines import Baselines, bound_rows, fit_table
 from tasks.judging.metrics import Answers, bin_by_confidence, find_row_times, measure, measure_by_period
-from tasks.judging.objective import Objective
 from tasks.machine.words import format_number
-from tasks.networks import metrics
 from tasks.parameters import Gates, Loss, Training, Use
 from tasks.records import GateVerdict, PreparedDataset, TrainedModel
 from tasks.serving import raw_units
@@ -73,7 +71,7 @@ class Candidate:
     @cached_property
     def metrics(self) -> Metrics:
         """Everything that is measured on the test split, and on the others in the epoch whose weights were kept."""
-        kept = {name: getattr(self.trained.kept_point, name) for name in WHILE_TRAINING}
+        kept = {name: getattr(self.trained.kept_point, name, None) for name in WHILE_TRAINING}
         measured = {name: value for name, value in kept.items() if value is not None}
         for measure_part in choose_task(self.prepared).measures:
             measured |= measure_part(self)
@@ -97,11 +95,12 @@ def measure_labels(candidate: Candidate) -> Metrics:
     names, (y_true, answer, losses, _) = candidate.prepared.class_names, candidate.answers
     count, is_right, loss = len(names), candidate.answers.is_right, float(losses.mean())
     rows, predicted, right = (np.bincount(each, minlength=count) for each in (y_true, answer, y_true[is_right]))
+    frequencies = rows[rows > 0] / len(y_true)
     measured = {
         "test_accuracy": float(is_right.mean()),
         "test_loss": loss,
-        "test_loss_bits": metrics.bits(loss),
-        "label_entropy": metrics.entropy(torch.from_numpy(y_true), count),
+        "test_loss_bits": loss / math.log(2),
+        "label_entropy": -float((frequencies * np.log(frequencies)).sum()),
         "calibration_error": bin_by_confidence(candidate.answers).error,
         "precision": dict(zip(names, (right / predicted.clip(1)).tolist(), strict=True)),
         "recall": dict(zip(names, (right / rows.clip(1)).tolist(), strict=True)),
@@ -155,6 +154,10 @@ def draw_misclassified(candidate: Candidate) -> Drawings:
 
 def measure_parameters(candidate: Candidate) -> Metrics:
     """What was learned from the book's data, and the test loss with its interpretation as maximum likelihood."""
+    import torch  # here, so that tables need none
+
+    from tasks.networks import metrics
+
     weights, y, y_hat = candidate.weights, *map(torch.from_numpy, candidate.answers[:2])
     sigma = metrics.noise_estimate(y - y_hat)
     return {
@@ -239,8 +242,16 @@ def describe_losses(candidate: Candidate) -> str:
 
 
 def judge_by_baselines(candidate: Candidate, bounds: Gates) -> Iterator[GateVerdict]:
-    """Judge by the best constant and the converged fit."""
+    """Judge by the best constant, and record the fit to some images."""
     return candidate.baselines.judge(candidate.answers.losses, bounds)
+
+
+def judge_table(candidate: Candidate, bounds: Gates) -> Iterator[GateVerdict]:
+    """Judge by the best constant, and by what is left of the gradient."""
+    yield from judge_by_baselines(candidate, bounds)
+    if fit := candidate.trained.fit:
+        detail = "the gradient's norm on all training rows, as a share of that at zero weights"
+        yield gates.judge("converged", fit.gradient, maximum=bounds.max_gradient, detail=detail)
 
 
 def draw_periods(candidate: Candidate) -> Drawings:
@@ -254,9 +265,12 @@ def measure_coefficients(candidate: Candidate) -> Metrics:
     """The weights of a table's columns and levels in raw units; for classes only if there are not too many."""
     recipe, names = candidate.prepared.recipe, candidate.prepared.class_names
     folded = raw_units.fold_weights(candidate.weights, recipe, np.float64)
-    if names and folded.W.size + folded.effects.size > MOST_WEIGHTS:
+    if names and folded.W.size + folded.effects.size + folded.pair_weights.size > MOST_WEIGHTS:
         return {}
-    found = {"weights": raw_units.name_weights(folded, recipe), "bias": raw_units.find_intercepts(folded).tolist()}
+    found = {
+        "weights": raw_units.name_weights(folded, recipe),
+        "bias": raw_units.find_intercepts(folded, recipe).tolist(),
+    }
     return {key: dict(zip(names, each, strict=True)) if names else each[0] for key, each in found.items()}
 
 
@@ -296,10 +310,12 @@ TASKS_OF: dict[tuple[Use, TaskName], Judgement] = {
     (Use.TABLES, "classification"): Judgement(
         (measure_labels, *OF_TABLE),
         (draw_coefficients, draw_labels, draw_periods),
+        judge=judge_table,
     ),
     (Use.TABLES, "regression"): Judgement(
         (measure_numbers, *OF_TABLE),
         (draw_coefficients, draw_numbers, draw_periods),
+        judge=judge_table,
     ),
     (Use.IMAGES, "classification"): Judgement(
         (measure_labels, measure_baselines), (draw_labels, draw_class_weights, draw_misclassified)

@@ -8,9 +8,11 @@ from tasks.parameters.form import ParameterModel, Use, declare_field, spell_flag
 from tasks.parameters.training import (
     CLASS_WEIGHT,
     NAME_PATTERN,
+    SHAPE,
     WEIGHT_DECAY,
     ClassWeight,
     PositiveFloat,
+    ShapeOption,
     Share,
     WeightDecay,
 )
@@ -45,6 +47,9 @@ class OwnData(ParameterModel):
     applies_to = Use.OWN
     source_field = "source"
     use_without_target: ClassVar[Use] = Use.IMAGES
+    removed: ClassVar[dict[str, str]] = {
+        "min_level_rows": "leave it out: effects of levels are penalised, see --weight-decay"
+    }
 
     source: str | None = declare_field(
         None,
@@ -68,13 +73,6 @@ class OwnData(ParameterModel):
         (), "Columns to leave out of the features; kept with the name.", Use.TABLES, empty="none"
     )
     category: Names = declare_field((), "Columns whose values are categories.", Use.TABLES, empty="columns of text")
-    min_level_rows: int | None = declare_field(
-        None,
-        "Levels of a category with fewer training rows share one weight; kept with the name.",
-        Use.TABLES,
-        empty="10",
-        ge=1,
-    )
     missing: Names = declare_field(
         (), "Texts and numbers that stand for a missing value; kept with the name.", Use.TABLES, empty="NA and the like"
     )
@@ -208,6 +206,7 @@ class InspectParameters(OwnData):
     )
     class_weight: ClassWeight = CLASS_WEIGHT
     weight_decay: WeightDecay = WEIGHT_DECAY
+    shape: ShapeOption = SHAPE
 
 
 class Data(OwnData):

@@ -12,6 +12,7 @@ from tasks.errors import UsageError
 from tasks.parameters.addresses import has_credentials, join_source
 
 MEMBER = re.compile(r"<[\w.]+: ('.*?')>")  # pydantic's notation for the members of an enum
+REFUSAL = "refusal"  # the type of errors that carry their own words
 NUMBERS = {"a valid number, unable": "a number", "a valid integer, ": "a whole number"}
 
 
@@ -29,6 +30,7 @@ class Use(Flag):
     OWN_SOFTMAX = TABLE_SOFTMAX | IMAGES
     SOFTMAX = BOOK_SOFTMAX | OWN_SOFTMAX
     LINEAR = BOOK_LINEAR | TABLE_LINEAR
+    IN_EPOCHS = BOOK | IMAGES
     EVERY = BOOK | OWN
 
 
@@ -37,6 +39,7 @@ WORDS = {
     Use.TABLES: "your own tables",
     Use.IMAGES: "your own images",
     Use.OWN: "your own data",
+    Use.IN_EPOCHS: "the book's data or your own images",
     Use.SOFTMAX: "softmax regression",
     Use.LINEAR: "linear regression",
     Use.BOOK_SOFTMAX: "softmax regression on the book's data",
@@ -182,8 +185,7 @@ class ParameterModel(BaseModel):
             return values
         for name, action in cls.removed.items():
             if values.get(name):
-                about = {"flag": spell_flag(name), "action": action}
-                raise PydanticCustomError("removed", "{flag} was removed: {action}", about)
+                raise make_refusal(removed_error(spell_flag(name), action))
         values = cls.drop_removed(values)
         if cls.source_field:
             values = join_source(values, cls.source_field)
@@ -199,11 +201,17 @@ class ParameterModel(BaseModel):
 # pydantic's messages, worded to follow ``expected:``
 
 
+def make_refusal(error: UsageError) -> PydanticCustomError:
+    """An error that a validator raises in order to choose all words that a user reads."""
+    words = {"found": error.found, "expected": error.expected, "action": error.action}
+    return PydanticCustomError(REFUSAL, "{found}: {expected}; {action}", words)
+
+
 def as_usage_error(error: ValidationError, found: str, action: str) -> UsageError:
-    """The first error for a user; a removed parameter is named with what to use instead."""
+    """The first error for a user, with the words of a refusal if it is one."""
     first = error.errors()[0]
-    if first["type"] == "removed":
-        return removed_error(first["ctx"]["flag"], first["ctx"]["action"])
+    if first["type"] == REFUSAL:
+        return UsageError(**first["ctx"])
     return UsageError(found, describe_expected(error), action)
 
 

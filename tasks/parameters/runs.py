@@ -5,10 +5,12 @@ from typing import Annotated, Any, ClassVar, Literal, Self, cast
 from pydantic import Field, ValidationError, create_model, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
+from tasks.errors import UsageError
 from tasks.parameters.data import TABLE_FORMATS, Data, Names
-from tasks.parameters.form import ParameterModel, Use, declare_field
+from tasks.parameters.form import WORDS, ParameterModel, Use, declare_field, make_refusal, option_of, spell_flag
 from tasks.parameters.training import (
     BOOK_DATASETS,
+    CONVERGED,
     DEVICE,
     NAME_PATTERN,
     OF_MODEL,
@@ -28,6 +30,10 @@ RECORDED = "recorded only"
 class Gates(ParameterModel):
     """Bounds that a candidate must keep to be published (the book's assertions by default)."""
 
+    removed: ClassVar[dict[str, str]] = {
+        "min_reference_gain": "tables are fitted to convergence, which --max-gradient bounds"
+    }
+
     max_train_loss: PositiveFloat = declare_field(0.5, None, Use.BOOK_SOFTMAX, title="Train loss below")
     min_train_accuracy: Share = declare_field(0.7, None, Use.BOOK_SOFTMAX, title="Train accuracy above")
     min_test_accuracy: Share = declare_field(0.7, None, Use.BOOK_SOFTMAX, title="Test accuracy above")
@@ -37,16 +43,16 @@ class Gates(ParameterModel):
         Use.BOOK_LINEAR,
         title="Test loss over the best fit",
     )
-    min_reference_gain: Share = declare_field(
-        0.95,
-        "At least this share of what the converged fit gains in test loss over the best constant.",
+    max_gradient: PositiveFloat = declare_field(
+        1e-6,
+        "What may be left of the gradient's norm at zero weights, on all training rows.",
         Use.TABLES,
-        title="Share of the attainable gain",
+        title="Gradient left",
     )
     max_standardised_error: PositiveFloat = declare_field(
         1e-3,
-        "The loss that an error of this size causes (in standard deviations of the target) is added to these bounds.",
-        Use.LINEAR,
+        "The loss that an error of this size causes (in standard deviations of the target) is added to this bound.",
+        Use.BOOK_LINEAR,
         title="Error allowance",
     )
     min_gain: float = declare_field(
@@ -124,9 +130,29 @@ class LearningParameters(ParameterModel):
         is_own = self.use in Use.OWN
         if is_own and self.name in [*ModelName]:
             raise ValueError("your own data are kept under a --name of their own")
+        if self.use in Use.TABLES and self.training.device is Device.CUDA:
+            expected = "--device auto or cpu: tables need no GPU"
+            raise make_refusal(UsageError("--device cuda with a table", expected, "leave --device out"))
+        for name in self.training.list_inapplicable(self.use):
+            raise make_refusal(refuse_setting(self, name))
         if self.training.patience and not self.training.validation and not is_own:  # own data may have such a split
             raise ValueError("early stopping needs a validation split, such as 0.1")
         return self
+
+
+def refuse_setting(parameters: LearningParameters, name: str) -> UsageError:
+    """The error for a training setting that does not apply to this model and its data."""
+    flag = option_of(Training.model_fields[name]).flag or spell_flag(name)
+    if parameters.use in Use.TABLES:
+        return UsageError(f"{flag} with a table", CONVERGED, f"leave {flag} out")
+    words = WORDS[Training.use_of(name)]
+    expected = f"{words}, the only case that {flag} applies to"
+    return UsageError(f"{flag} with {parameters.name}", expected, f"leave {flag} out")
+
+
+def refuse_search(name: str) -> UsageError:
+    """The error for a search of a table's settings."""
+    return UsageError("gradmill tune with a table", CONVERGED, f"train it: gradmill retrain {name or 'NAME'}")
 
 
 class Found(ParameterModel):
@@ -143,7 +169,10 @@ class RetrainParameters(LearningParameters):
         "sign_key": "run model_signing sign key on the version: see docs/models.md, Attestation"
     }
     tuned: bool = declare_field(
-        False, "Use the settings that gradmill tune found last, where none are given.", flag="--tuned/--no-tuned"
+        False,
+        "Use the settings that gradmill tune found last, where none are given.",
+        Use.IN_EPOCHS,
+        flag="--tuned/--no-tuned",
     )
     found: SkipJsonSchema[Found | None] = declare_field(  # absent until a run has begun
         None, is_typed=False, exclude_if=lambda found: found is None
@@ -162,6 +191,12 @@ class RetrainParameters(LearningParameters):
         help="Only judge: do everything up to the gates and leave the store alone.",
     )
     force: bool = declare_field(False, "Train even if neither data nor options have changed.")
+
+    @model_validator(mode="after")
+    def _search_no_table(self) -> Self:
+        if self.tuned and self.use in Use.TABLES:
+            raise make_refusal(UsageError("--tuned with a table", CONVERGED, "leave --tuned out"))
+        return self
 
 
 DASK_ADDRESS = declare_field(
@@ -200,6 +235,12 @@ class TuneParameters(LearningParameters):
     search: Search = declare_field(Search())
     then_retrain: bool = declare_field(False, "Retrain at once with what was found; the gates decide.")
     force: bool = declare_field(False, "Start afresh, whatever an earlier search has learned.")
+
+    @model_validator(mode="after")
+    def _search_no_table(self) -> Self:
+        if self.use in Use.TABLES:
+            raise make_refusal(refuse_search(self.name))
+        return self
 
 
 SHEET: Any = declare_field(None, "The sheet of a workbook.", empty="the first")
@@ -338,10 +379,13 @@ def narrow_form(form: type[LearningParameters], parameters: dict[str, Any]) -> t
     except ValidationError:
         return form
     model = asked.training.model
+    shown_for = asked.use if parameters.get("name") else OF_MODEL[model]
     parts: dict[str, Any] = {}
     for name in form.model_fields.keys() & {"training", "data", "gates"}:
         kind = type(getattr(asked, name))
         part = cast("type[ParameterModel]", create_model(name.capitalize(), __base__=kind, __doc__=kind.__doc__))
-        part.shown_for = asked.use if parameters.get("name") else OF_MODEL[model]
+        part.shown_for = shown_for
         parts[name] = (part, part.model_validate({"model": model} if name == "training" else {}))
-    return create_model(form.__name__, __base__=form, **parts)
+    narrowed = cast("type[LearningParameters]", create_model(form.__name__, __base__=form, **parts))
+    narrowed.shown_for = shown_for
+    return narrowed

@@ -85,15 +85,23 @@ BOOK_SETTINGS: dict[Loss, dict[str, Any]] = {
     # Its gradient is bounded, so a distant start takes longer to reach the minimum.
     Loss.HUBER: {"num_epochs": 5, "batch_size": 10, "lr": 0.03, "weight_decay": 0.0},
 }
+CONVERGED = "tables are fitted to convergence; their settings are cross-validated in every retrain"
 CLASS_WEIGHT = declare_field("none", "balanced: every class counts as much as any other.", Use.OWN_SOFTMAX)
 WEIGHT_DECAY = declare_field(
     None,
-    "Pulls the weights (not the bias) towards 0; auto: chosen on a part of your own training rows.",
+    "Pulls the weights (not the bias) towards 0; auto: chosen by your own training rows, for tables by "
+    "cross-validation.",
     is_searched=True,
+)
+SHAPE = declare_field(
+    "auto",
+    "linear, curves (the effects of numbers may bend) or pairs (effects of two columns, too); auto: cross-validated.",
+    Use.TABLES,
 )
 DEVICE = declare_field(Device.AUTO, "auto uses the GPU if there is one.")
 WeightDecay = Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["auto"] | None
 ClassWeight = Literal["none", "balanced"]
+ShapeOption = Literal["linear", "curves", "pairs", "auto"]
 
 
 class Hyperparameters(ParameterModel):
@@ -119,29 +127,39 @@ class Training(ParameterModel):
         metavar="MODEL|NAME",
         help="softmax-regression, linear-regression, or a kept name to train again.",
     )
-    implementation: Implementation = declare_field(Implementation.CONCISE, "Which of the book's two implementations.")
+    implementation: Implementation = declare_field(
+        Implementation.CONCISE, "Which of the book's two implementations.", Use.IN_EPOCHS
+    )
     num_epochs: int | None = declare_field(
         None,
         "Passes over the training examples; 5 by default with --loss huber.",
+        Use.IN_EPOCHS,
         title="Epochs",
         flag="--epochs",
         is_searched=True,
         ge=1,
         le=10_000,
     )
-    batch_size: int | None = declare_field(None, is_searched=True, ge=1, le=1_000_000)
-    lr: PositiveFloat | None = declare_field(None, title="Learning rate", is_searched=True)
+    batch_size: int | None = declare_field(None, None, Use.IN_EPOCHS, is_searched=True, ge=1, le=1_000_000)
+    lr: PositiveFloat | None = declare_field(None, None, Use.IN_EPOCHS, title="Learning rate", is_searched=True)
     loss: Loss = declare_field(None, "squared or huber.", Use.LINEAR, is_searched=True)
     schedule: LearningRateSchedule = declare_field(
         LearningRateSchedule.CONSTANT,
         "The course of the learning rate; cosine falls towards 0, step by tenths.",
+        Use.IN_EPOCHS,
         is_searched=True,
     )
     weight_decay: WeightDecay = WEIGHT_DECAY
+    shape: ShapeOption = SHAPE
     class_weight: ClassWeight = CLASS_WEIGHT
-    validation: float = declare_field(0.0, "The share of training examples to hold out and watch.", ge=0, lt=1)
+    validation: float = declare_field(
+        0.0, "The share of training examples to hold out and watch.", Use.IN_EPOCHS, ge=0, lt=1
+    )
     patience: PositiveInt | None = declare_field(
-        None, "Stop after this many epochs without a smaller validation loss.", empty="train all epochs"
+        None,
+        "Stop after this many epochs without a smaller validation loss.",
+        Use.IN_EPOCHS,
+        empty="train all epochs",
     )
     seed: Annotated[int, Field(ge=0, lt=2**63)] | Literal["auto"] = declare_field(
         42, "A whole number, or auto: derived from the run's scheduled date."
@@ -162,13 +180,14 @@ class Training(ParameterModel):
         loss = self.loss or LOSSES[self.model][0]
         usual = {"loss": loss} | (BOOK_SETTINGS[loss] if self.is_of_book else {})
         for name, field in type(self).model_fields.items():
-            if getattr(self, name) is None:
+            use = self.use_of(name)
+            value = getattr(self, name)
+            is_usual = value in (field.default, usual.get(name))
+            if value is None:
                 object.__setattr__(self, name, usual.get(name))
-            elif not (of := self.use_of(name)) & self.possible_uses and getattr(self, name) not in (
-                field.default,
-                usual.get(name),
-            ):
-                raise ValueError(f"{name} is for {WORDS[of]}")
+            # Versions of tables that an earlier release trained in epochs have its settings; a run refuses them.
+            elif not (use & self.possible_uses or use is Use.IN_EPOCHS or is_usual):
+                raise ValueError(f"{name} is for {WORDS[use]}")
         if self.model not in (models := WRITTEN_FOR[self.implementation]):
             raise ValueError(f"implementation {self.implementation} is for {', '.join(models)}")
         if self.is_of_book and self.weight_decay == "auto":
@@ -187,15 +206,20 @@ class Training(ParameterModel):
 
     @classmethod
     def describe_default(cls, name: str, use: Use) -> str:
-        """``the book's, 10 softmax, 3 linear; on own data found by rule``, limited to this ``use``."""
+        """``the book's, 10 softmax, 3 linear; on your own images found by rule``, limited to this ``use``."""
         models = [model for model, of in OF_MODEL.items() if of & use]
         values = {model: str(list_defaults(model, "book")[name]) for model in models}
         if len(set(values.values())) > 1:
             values = {model: f"{value} {model.partition('-')[0]}" for model, value in values.items()}
         book = f"the book's, {', '.join(dict.fromkeys(values.values()))}"
         own = "found by rule" if name in Hyperparameters.model_fields else book
-        found = dict.fromkeys(text for text, data in ((book, Use.BOOK), (own, Use.OWN)) if data & use)
-        return "; on your own data ".join(found)
+        defaults = {Use.BOOK: book, Use.IMAGES: own, Use.TABLES: "auto" if name == "weight_decay" else own}
+        kinds = dict[str, Use]()
+        for kind, default in defaults.items():
+            if kind & use & cls.use_of(name):
+                kinds.setdefault(default, kind)
+        first, *others = kinds
+        return "; ".join([first, *(f"on {WORDS[kinds[default]]} {default}" for default in others)])
 
     @property
     def is_of_book(self) -> bool:
@@ -206,6 +230,15 @@ class Training(ParameterModel):
     def possible_uses(self) -> Use:
         """The models and kinds of data that are possible before the data are known."""
         return OF_MODEL[self.model] & (Use.BOOK if self.is_of_book else Use.OWN)
+
+    def list_inapplicable(self, use: Use) -> list[str]:
+        """The settings, other than defaults, that do not apply to this ``use``."""
+        usual = Training.model_validate({"model": self.model, "defaults": self.defaults})
+        return [
+            name
+            for name in type(self).model_fields
+            if not self.use_of(name) & use and getattr(self, name) != getattr(usual, name)
+        ]
 
     @property
     def given_values(self) -> dict[str, Any]:
@@ -218,6 +251,8 @@ class Training(ParameterModel):
         left_out = {"device"}
         if self.is_of_book:
             left_out.add("class_weight")  # so that the book's models keep the bytes that they had before it
+        if self.shape == "auto":  # the recipe names the chosen one
+            left_out.add("shape")
         return self.model_dump(mode="json", exclude=left_out)
 
     @property

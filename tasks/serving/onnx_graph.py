@@ -1,7 +1,7 @@
 """The ONNX file of a linear model, its graph in ONNX's own text format: raw rows → scores → outputs."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from tasks.serving.contract import (
     Signature,
     Tensor,
 )
-from tasks.serving.raw_units import Weights, fold_weights, locate_columns
+from tasks.serving.raw_units import FoldedWeights, Weights, count_codes, fold_weights, list_pairs, locate_columns
 
 Constants = dict[str, NDArray[Any]]
 TYPES = {"float32": "float"}  # the names in ONNX's text format, where they differ from numpy's
@@ -60,12 +60,44 @@ NUMBERS = """
     missing_number = IsNaN (centred)
     {X} = Where (missing_number, zero, centred)
 """
-# Years are clamped: a line through time would extrapolate.
+# Numbers are clamped to the training range: what is beyond it, nobody knows.
 CLAMP = """
     above = Max (unbounded, low)
     X = Min (above, high)
 """
-PRODUCT = "o = Gemm <transA = 1> (X, W, b)"
+KINKS = """
+    bent = Gather (X, knot_numbers)
+    beyond = Sub (bent, knots)
+    hinges = Relu (beyond)
+"""
+PRODUCTS = """
+    left_factor = Gather (X, left)
+    right_factor = Gather (X, right)
+    products = Mul (left_factor, right_factor)
+"""
+JOIN = "inputs = Concat <axis = 0> ({inputs})"
+PRODUCT = "o = Gemm <transA = 1> ({inputs}, W, b)"
+# A slope for each code of a category, and what each two codes add. Codes are small enough for float32 to be exact.
+SLOPES = """
+    slope_code = Gather (position, slope_categories)
+    slope_place = Add (slope_code, slope_start)
+    slope_row = Cast <to = 7> (slope_place)
+    slope = Gather <axis = 0> (slopes, slope_row)
+    sloped = Gather (X, slope_numbers)
+    sloped_number = Unsqueeze (sloped, last)
+    rise = Mul (slope, sloped_number)
+    slope_sum = ReduceSum <keepdims = 0> (rise, columns)
+"""
+CELLS = """
+    first_code = Gather (position, first_categories)
+    second_code = Gather (position, second_categories)
+    first_place = Mul (first_code, second_codes)
+    both_codes = Add (first_place, second_code)
+    cell_place = Add (both_codes, cell_start)
+    cell_row = Cast <to = 7> (cell_place)
+    cell = Gather <axis = 0> (cells, cell_row)
+    cell_sum = ReduceSum <keepdims = 0> (cell, columns)
+"""
 # The class of the largest probability, the first among equals.
 CLASSES = """
     probabilities = Softmax <axis = 1> ({scores})
@@ -98,10 +130,7 @@ def write_model(weights: Weights, recipe: Recipe, signature: Signature, metadata
     Raises:
         onnx.shape_inference.InferenceError: the weights do not fit the signature.
     """
-    (nodes, constants), scores = (write_plain if recipe.is_plain else write_table)(weights, recipe), "o"
-    if recipe.categories:
-        scores = "scores"
-        nodes.append(f"scores = Add (sum, {'o' if recipe.numbers else 'b'})")
+    nodes, constants, scores = (write_plain if recipe.is_plain else write_table)(weights, recipe)
     if any(tensor.name == LABEL for tensor in signature.outputs):
         nodes.append(CLASSES.format(scores=scores))
     else:
@@ -121,45 +150,129 @@ def write_model(weights: Weights, recipe: Recipe, signature: Signature, metadata
     return content
 
 
-def write_plain(weights: Weights, recipe: Recipe) -> tuple[list[str], Constants]:
-    """Nodes and constants that compute scores of unencoded rows; the scale of pixels is folded into ``W``.
+def write_plain(weights: Weights, recipe: Recipe) -> tuple[list[str], Constants, str]:
+    """Nodes, constants and the name of the scores of unencoded rows; the scale of pixels is folded into ``W``.
 
     Dividing every pixel in the graph would cost a third of the speed.
     """
     is_pixels = recipe.input.dtype != "float32"
     scale = np.float32(recipe.scale)
-    return [PIXELS if is_pixels else PLAIN], {"W": weights["W"] * scale, "b": weights["b"]}
+    return [PIXELS if is_pixels else PLAIN], {"W": weights["W"] * scale, "b": weights["b"]}, "o"
 
 
-def write_table(weights: Weights, recipe: Recipe) -> tuple[list[str], Constants]:
-    """Nodes and constants that compute scores of a table's rows."""
-    nodes, constants = [BY_COLUMN], Constants()
-    mean, W, effects, b = fold_weights(weights, recipe)  # noqa: N806  (the book's letters)
+def write_table(weights: Weights, recipe: Recipe) -> tuple[list[str], Constants, str]:
+    """Nodes, constants and the name of the scores of a table's rows."""
+    folded = fold_weights(weights, recipe)
+    nodes = [BY_COLUMN]
+    constants: Constants = {"b": folded.b}
+    terms = list[str]()
     if recipe.categories:
-        num_levels = np.array(recipe.num_levels, np.float32)[:, np.newaxis]
         nodes.append(EFFECTS)
-        constants = {
-            "categories": np.array(recipe.categories, np.int64),
-            "first": np.zeros((1, 1), np.float32),
-            "num_levels": num_levels,
-            "unknown": num_levels + 1,
-            "start": locate_columns(recipe)[:, np.newaxis],
-            "effects": effects,
-            "columns": np.zeros(1, np.int64),
-        }
+        constants |= _describe_effects(folded, recipe)
+        terms.append("sum")
+    terms.append("b")
     if recipe.numbers:
-        nodes.append(NUMBERS.format(X="unbounded" if recipe.limits else "X"))
-        if recipe.limits:
-            nodes.append(CLAMP)
-            constants |= _centre_limits(recipe, mean)
-        nodes.append(PRODUCT)
+        _write_numbers(folded, recipe, nodes, constants)
+        terms[-1] = "o"
+    _write_pairs(folded, recipe, nodes, constants, terms)
+    for count, term in enumerate(terms[1:]):
+        name = "scores" if count == len(terms) - 2 else f"scores_{count}"
+        nodes.append(f"{name} = Add ({terms[0] if count == 0 else f'scores_{count - 1}'}, {term})")
+    return nodes, constants, "scores" if len(terms) > 1 else terms[0]
+
+
+def _describe_effects(folded: FoldedWeights, recipe: Recipe) -> Constants:
+    num_levels = np.array(recipe.num_levels, np.float32)[:, np.newaxis]
+    return {
+        "categories": np.array(recipe.categories, np.int64),
+        "first": np.zeros((1, 1), np.float32),
+        "num_levels": num_levels,
+        "unknown": num_levels + 1,
+        "start": locate_columns(recipe)[:, np.newaxis],
+        "effects": folded.effects,
+        "columns": np.zeros(1, np.int64),
+    }
+
+
+def _write_numbers(folded: FoldedWeights, recipe: Recipe, nodes: list[str], constants: Constants) -> None:
+    """Add what slopes, kinks and products of numbers need: one product of all these inputs with their weights."""
+    nodes.append(NUMBERS.format(X="unbounded" if recipe.limits else "X"))
+    if recipe.limits:
+        nodes.append(CLAMP)
+        constants |= _centre_limits(recipe, folded.mean)
+    inputs, weights = ["X"], [folded.W]
+    if len(folded.knots):
+        nodes.append(KINKS)
+        inputs.append("hinges")
+        weights.append(folded.kinks)
+        constants["knot_numbers"] = folded.knot_numbers
+        constants["knots"] = (folded.knots - folded.mean[folded.knot_numbers])[:, np.newaxis]
+    positions = {at: place for place, at in enumerate(recipe.numbers)}
+    are_numbers = np.array([set(pair) <= positions.keys() for pair in list_pairs(recipe)], bool)
+    if are_numbers.any():
+        nodes.append(PRODUCTS)
+        inputs.append("products")
+        weights.append(folded.pair_weights[folded.pair_starts[are_numbers]])
+        for name, members in zip(("left", "right"), folded.pairs[are_numbers].T.tolist(), strict=True):
+            constants[name] = np.array([positions[at] for at in members], np.int64)
+    if len(inputs) > 1:
+        nodes.append(JOIN.format(inputs=", ".join(inputs)))
+    nodes.append(PRODUCT.format(inputs="inputs" if len(inputs) > 1 else "X"))
+    constants |= {
+        "numbers": np.array(recipe.numbers, np.int64),
+        "mean": folded.mean[:, np.newaxis],
+        "zero": np.zeros((1, 1), np.float32),
+        "W": np.concatenate(weights) if len(weights) > 1 else folded.W,
+    }
+
+
+def _write_pairs(
+    folded: FoldedWeights, recipe: Recipe, nodes: list[str], constants: Constants, terms: list[str]
+) -> None:
+    """Add what pairs with a category need, and the names of their sums to the terms."""
+    positions = {at: place for place, at in enumerate(recipe.numbers)}
+    places = {at: place for place, at in enumerate(recipe.categories)}
+    slopes, cells = list[tuple[int, int, int, int]](), list[tuple[int, int, int, int]]()
+    for (first, second), start in zip(list_pairs(recipe), folded.pair_starts.tolist(), strict=True):
+        size = count_codes(recipe, first) * count_codes(recipe, second)
+        if {first, second} <= places.keys():
+            cells.append((places[first], places[second], start, size))
+        elif not {first, second} <= positions.keys():
+            number, category = (first, second) if first in positions else (second, first)
+            slopes.append((positions[number], places[category], start, size))
+    if slopes:
+        nodes.append(SLOPES)
+        terms.append("slope_sum")
+        numbers, categories, starts, sizes = zip(*slopes, strict=True)
         constants |= {
-            "numbers": np.array(recipe.numbers, np.int64),
-            "mean": mean[:, np.newaxis],
-            "zero": np.zeros((1, 1), np.float32),
-            "W": W,
+            "slope_categories": np.array(categories, np.int64),
+            "slope_numbers": np.array(numbers, np.int64),
+            "slope_start": _stack_starts(sizes),
+            "slopes": _take_rows(folded.pair_weights, starts, sizes),
+            "last": np.array([2], np.int64),
         }
-    return nodes, constants | {"b": b}
+    if cells:
+        nodes.append(CELLS)
+        terms.append("cell_sum")
+        firsts, seconds, starts, sizes = zip(*cells, strict=True)
+        second_codes = [recipe.num_levels[at] + 2 for at in seconds]
+        constants |= {
+            "first_categories": np.array(firsts, np.int64),
+            "second_categories": np.array(seconds, np.int64),
+            "second_codes": np.array(second_codes, np.float32)[:, np.newaxis],
+            "cell_start": _stack_starts(sizes),
+            "cells": _take_rows(folded.pair_weights, starts, sizes),
+        }
+
+
+def _stack_starts(sizes: Sequence[int]) -> NDArray[np.float32]:
+    """Where tables of these numbers of rows start, one after the other ``(tables, 1)``."""
+    return np.cumsum([0, *sizes[:-1]]).astype(np.float32)[:, np.newaxis]
+
+
+def _take_rows(rows: NDArray[Any], starts: Sequence[int], sizes: Sequence[int]) -> NDArray[Any]:
+    """Some tables' rows, one table after the other."""
+    return np.concatenate([rows[start : start + size] for start, size in zip(starts, sizes, strict=True)])
 
 
 def _centre_limits(recipe: Recipe, mean: NDArray[np.float32]) -> Constants:

@@ -1,47 +1,83 @@
-"""What a table's model computes in raw units: standardisation, target and rare levels folded into its weights.
+"""What a table's model computes in raw units: standardisation and target folded into its weights.
 
 Trained weights have ``W`` ``(inputs, outputs)`` for the standardised numbers and booleans, ``b`` ``(outputs,)`` and,
 where there are categories, ``effects`` ``(slots, outputs)`` in the order of ``Column.weight_indices``, one column after
-the other, before centring; all are float32. Those of a regression are in deviations of its target from its mean.
+the other, before centring. Those of a regression are in deviations of its target from its mean.
+
+Where numbers have knots, ``kinks`` ``(knots, outputs)`` are the weights of ``max(0, z - knot)``, both standardised,
+number after number. Where columns are paired, ``products`` ``(rows, outputs)`` are the weights of products of their
+inputs, pair after pair: of two numbers one row; of a number and a category one for each slot; of two categories one for
+each two slots, the second's slot changing fastest. ``kink_means`` and ``product_means`` are the means of these inputs
+over the training rows.
 """
 
 import io
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from tasks.data.recipe import Recipe
+from tasks.data.recipe import Column, Recipe
 from tasks.machine.arrays import Array
 
 Weights = Mapping[str, Array]
 MISSING = "(missing)"  # names the effect of a missing value among those of levels
 SHOWN = 20
 VALUES = 2**22  # of images at a time
-NamedWeights = dict[str, float | dict[str, float]]  # by column: one weight for a number, one per level for a category
+PAIR = " × "  # between the names of two columns
+Curve = dict[str, list[float]]
+NamedWeights = dict[str, float | dict[str, float] | Curve]  # by column: of a number, of each level, or of a curve
 
 
-class FoldedWeights(NamedTuple):
+@dataclass(frozen=True)
+class FoldedWeights:
     """Weights for raw rows: ``(numbers - mean) W + Σ effects[code] + b``; a missing number is 0 after ``- mean``.
 
     The means stay separate, since folding a large one into ``b`` would cost float32 two to three digits. ``effects``
     has the effects of every categorical column, one column after the other: first of each code, then of a missing
     value, then of an unknown code. Over a column's training rows they average 0, so an unknown code gets 0.
+
+    To the score of a number are added ``Σ kinks · max(0, number - knot)``. A pair's two columns add the row of
+    ``pair_weights`` at its start plus ``code of the first · codes of the second + code of the second``, times each of
+    the two that is a number, less its mean; a number has the code 0, and one code.
     """
 
     mean: Array  # (numbers,)
     W: Array  # (numbers, outputs)
     effects: Array  # (codes, outputs)
     b: Array  # (outputs,)
+    knots: Array  # (knots,)
+    knot_numbers: Array  # (knots,): the position of each knot's number among the numbers
+    kinks: Array  # (knots, outputs)
+    curve_means: Array  # (numbers, outputs): what each number's kinks add on average over the training rows
+    pairs: Array  # (pairs, 2): the positions of their columns
+    pair_starts: Array  # (pairs,)
+    pair_weights: Array  # (rows, outputs)
+    pair_means: Array  # (pairs, outputs): what each pair adds on average over the training rows
+
+    @property
+    def intercept(self) -> Array:
+        """The score ``(outputs,)`` of a row whose columns all add what they add on average."""
+        return np.asarray(self.b + self.curve_means.sum(axis=0) + self.pair_means.sum(axis=0))
 
 
 def save_weights(folded: FoldedWeights) -> bytes:
     """The content of ``weights.npz``, as ``gradmill.rows.explain_rows`` reads it."""
-    mean, weights, effects, intercept = folded
+    arrays = {
+        "mean": folded.mean,
+        "weights": folded.W,
+        "effects": folded.effects,
+        "intercept": folded.intercept,
+    }
+    if len(folded.knots):
+        arrays |= {name: getattr(folded, name) for name in ("knots", "knot_numbers", "kinks", "curve_means")}
+    if len(folded.pairs):
+        arrays |= {name: getattr(folded, name) for name in ("pairs", "pair_starts", "pair_weights", "pair_means")}
     with io.BytesIO() as stream:
-        np.savez(stream, mean=mean, weights=weights, effects=effects, intercept=intercept)
+        np.savez(stream, **arrays)  # type: ignore[arg-type]  # none of the names is an option
         return stream.getvalue()
 
 
@@ -60,7 +96,62 @@ def fold_weights(weights: Weights, recipe: Recipe, dtype: DTypeLike = np.float32
     effects, average = _centre_effects(weights, recipe)
     rounded = mean.astype(dtype)
     b = target.mean + target.scale * (b + average) + (rounded.astype(np.float64) - mean) @ W
-    return FoldedWeights(rounded, *(array.astype(dtype) for array in (W, target.scale * effects, b)))
+    owners = np.array([at for at, column in enumerate(columns) for _ in column.knots], np.int64)
+    kinks = target.scale * weights.get("kinks", np.zeros((0, len(b)))).astype(np.float64)
+    curve_means = np.zeros(W.shape)
+    np.add.at(curve_means, owners, kinks * weights.get("kink_means", np.zeros(0))[:, np.newaxis])
+    starts, pair_weights, pair_means = _fold_pairs(weights, recipe)
+    return FoldedWeights(
+        mean=rounded,
+        W=W.astype(dtype),
+        effects=(target.scale * effects).astype(dtype),
+        b=b.astype(dtype),
+        knots=np.array([knot for column in columns for knot in column.knots], dtype),
+        knot_numbers=owners,
+        kinks=(kinks / scale[owners, np.newaxis]).astype(dtype),
+        curve_means=curve_means.astype(dtype),
+        pairs=np.array(list_pairs(recipe), np.int64).reshape(-1, 2),
+        pair_starts=starts,
+        pair_weights=(target.scale * pair_weights).astype(dtype),
+        pair_means=(target.scale * pair_means).astype(dtype),
+    )
+
+
+def list_pairs(recipe: Recipe) -> tuple[tuple[int, int], ...]:
+    """The positions of the columns of each pair; images have none."""
+    return recipe.pair_positions if recipe.kind == "columns" else ()
+
+
+def _fold_pairs(weights: Weights, recipe: Recipe) -> tuple[NDArray[np.int64], Array, Array]:
+    """For ``FoldedWeights`` the starts, the weights of all codes, and the means of pairs, in target deviations."""
+    starts, tables, means, start, taken = list[int](), list[Array](), list[Array](), 0, 0
+    num_outputs = len(weights["b"])
+    for pair in list_pairs(recipe):
+        first, second = (recipe.columns[at] for at in pair)
+        sizes = [max(1, column.num_slots) for column in (first, second)]
+        rows = slice(taken, taken := taken + math.prod(sizes))
+        learned = weights["products"][rows].astype(np.float64)
+        mean = weights["product_means"][rows] @ learned
+        scales = [column.scale for column in (first, second) if column.kind != "category"]
+        learned = (learned / math.prod(scales)).reshape(*sizes, num_outputs)
+        if len(scales) == 1:  # a code without a slot has the average slope
+            category = first if first.kind == "category" else second
+            counts = np.array([count for count in (*category.counts, category.num_missing) if count], np.float64)
+            other = np.average(learned.reshape(-1, num_outputs), axis=0, weights=counts)
+        else:
+            other = mean
+        for axis, column in enumerate((first, second)):
+            if column.kind == "category":
+                shape = (*learned.shape[:axis], 1, *learned.shape[axis + 1 :])
+                learned = np.concatenate([learned, np.broadcast_to(other, shape)], axis=axis)
+                learned = np.take(learned, column.weight_indices(), axis=axis)
+        starts.append(start)
+        tables.append(learned.reshape(-1, num_outputs))
+        means.append(mean)
+        start += len(tables[-1])
+    nothing = np.zeros((0, num_outputs))
+    stacked = np.concatenate([nothing, *tables])
+    return np.array(starts, np.int64), stacked, np.array(means).reshape(-1, num_outputs)
 
 
 def _centre_effects(weights: Weights, recipe: Recipe) -> tuple[Array, Array]:
@@ -119,32 +210,102 @@ def score_table(folded: FoldedWeights, recipe: Recipe, features: Array) -> Array
     numbers = numbers - folded.mean
     numbers[np.isnan(numbers)] = 0
     result: Array = numbers @ folded.W + folded.b
-    for code in (encode_levels(features, recipe) + locate_columns(recipe)).T:
+    if len(folded.knots):
+        knots = folded.knots - folded.mean[folded.knot_numbers]
+        result += np.maximum(numbers[:, folded.knot_numbers] - knots, 0) @ folded.kinks
+    codes = encode_levels(features, recipe)
+    for code in (codes + locate_columns(recipe)).T:
         result += folded.effects[code]
+    positions = {at: place for place, at in enumerate(recipe.numbers)}
+    for (first, second), start in zip(list_pairs(recipe), folded.pair_starts.tolist(), strict=True):
+        rows = np.full(len(features), start)
+        factor = np.ones((len(features), 1), folded.mean.dtype)
+        for at in (first, second):
+            if at in positions:
+                factor = factor * numbers[:, [positions[at]]]
+            else:
+                rows = rows + codes[:, recipe.categories.index(at)] * (
+                    count_codes(recipe, second) if at == first else 1
+                )
+        result += factor * folded.pair_weights[rows]
     return result
+
+
+def count_codes(recipe: Recipe, at: int) -> int:
+    """How many codes the column at a position has, missing and unknown ones included; a number has one."""
+    column = recipe.columns[at]
+    return len(column.levels) + 2 if column.kind == "category" else 1
 
 
 def name_weights(folded: FoldedWeights, recipe: Recipe) -> list[NamedWeights]:
-    """For each output, a number's change per unit by column name, and a category's effects by level."""
-    found = list[NamedWeights]()
-    for weights, every in zip(folded.W.T.tolist(), folded.effects.T, strict=True):
-        numbers, effects = iter(weights), iter(np.split(every, locate_columns(recipe)[1:]))
-        named: NamedWeights = {}
-        for column in recipe.columns:
-            if column.kind == "category":
-                *levels, missing, _ = next(effects).tolist()
-                of_missing = {MISSING: missing} if column.num_missing else {}
-                named[column.name] = of_missing | dict(zip(column.levels, levels, strict=True))
-            else:
-                named[column.name] = next(numbers)
-        found.append(named)
-    return found
+    """For each output: a number's change per unit, or its curve; a category's effects by level; and those of pairs.
+
+    A curve has the places ``at`` which its slope changes, and what it ``adds`` there to the average row. A pair, named
+    ``a × b``, has one change per unit of both numbers, a change per unit of its number by level, or what each two
+    levels add to the average row.
+    """
+    return [_name_output(folded, recipe, output) for output in range(len(folded.b))]
 
 
-def find_intercepts(folded: FoldedWeights) -> Array:
-    """For each output ``(outputs,)``, the score where numbers are 0 and categories have their average effect."""
-    result: Array = folded.b - folded.mean @ folded.W
-    return result
+def _name_output(folded: FoldedWeights, recipe: Recipe, output: int) -> NamedWeights:
+    numbers = iter(range(len(recipe.numbers)))
+    effects = iter(np.split(folded.effects[:, output], locate_columns(recipe)[1:]))
+    named: NamedWeights = {}
+    for column in recipe.columns:
+        if column.kind == "category":
+            named[column.name] = _name_codes(column, next(effects))
+        elif column.knots:
+            named[column.name] = _trace_curve(folded, column, next(numbers), output)
+        else:
+            named[column.name] = float(folded.W[next(numbers), output])
+    for at, pair in enumerate(list_pairs(recipe)):
+        columns = [recipe.columns[place] for place in pair]
+        sizes = [count_codes(recipe, place) for place in pair]
+        start = folded.pair_starts[at]
+        table = folded.pair_weights[start : start + math.prod(sizes), output].reshape(sizes)
+        name = PAIR.join(column.name for column in columns)
+        categories = [column for column in columns if column.kind == "category"]
+        if not categories:
+            named[name] = float(table[0, 0])
+        elif len(categories) == 1:
+            named[name] = _name_codes(categories[0], table.ravel())
+        else:
+            added = table - folded.pair_means[at, output]
+            rows = _name_codes(categories[0], np.arange(sizes[0]))
+            cells = _name_codes(categories[1], np.arange(sizes[1]))
+            named[name] = {
+                f"{level}{PAIR}{other}": float(added[int(row), int(cell)])
+                for level, row in rows.items()
+                for other, cell in cells.items()
+            }
+    return named
+
+
+def _name_codes(column: Column, values: Array) -> dict[str, float]:
+    """One value for each code, by level; of a missing value only if a training row has none."""
+    *levels, missing, _ = values.tolist()
+    of_missing = {MISSING: missing} if column.num_missing else {}
+    return of_missing | dict(zip(column.levels, levels, strict=True))
+
+
+def _trace_curve(folded: FoldedWeights, column: Column, number: int, output: int) -> Curve:
+    """A number's curve from its lowest to its highest value."""
+    own = folded.knot_numbers == number
+    at = np.array([*(column.limits or (column.knots[0], column.knots[-1])), *column.knots], np.float64)
+    at.sort()
+    added = (at - folded.mean[number]) * folded.W[number, output]
+    added += np.maximum(at[:, np.newaxis] - folded.knots[own], 0) @ folded.kinks[own, output]
+    return {"at": at.tolist(), "adds": (added - folded.curve_means[number, output]).tolist()}
+
+
+def find_intercepts(folded: FoldedWeights, recipe: Recipe) -> Array:
+    """For each output ``(outputs,)``, what the named weights are added to.
+
+    That is the score where numbers without a curve are 0, and all other columns add what they add on average.
+    """
+    is_straight = np.array([not recipe.columns[at].knots for at in recipe.numbers], bool)
+    straight = folded.mean[is_straight] @ folded.W[is_straight]
+    return np.asarray(folded.b - straight + folded.curve_means.sum(axis=0))
 
 
 class Coefficient(NamedTuple):
@@ -168,20 +329,37 @@ def list_coefficients(metrics: Mapping[str, Any], recipe: Recipe, class_names: S
     if len(outputs) == 2:
         first, second = outputs.values()
         outputs = {"": {key: value - first[key] for key, value in second.items()}}
-    scales = {column.name: column.scale for column in recipe.columns}
     found = [
-        Coefficient(prefix + " = ".join(key), value, value if len(key) == 2 else value * scales[key[0]])
+        Coefficient(prefix + " = ".join(key), value, value * _find_spread(key[0], recipe))
         for prefix, values in outputs.items()
         for key, value in values.items()
     ]
     return sorted(found, key=lambda each: -abs(each.size))[:SHOWN]
 
 
+def _find_spread(name: str, recipe: Recipe) -> float:
+    """By how much a number usually differs from its mean, or the numbers of a pair; 1 for categories and curves."""
+    columns = {column.name: column for column in recipe.columns}
+    if name in columns:
+        column = columns[name]
+        return 1.0 if column.kind == "category" or column.knots else column.scale
+    pairs = [(recipe.columns[first], recipe.columns[second]) for first, second in list_pairs(recipe)]
+    members = next(pair for pair in pairs if PAIR.join(column.name for column in pair) == name)
+    return math.prod(column.scale for column in members if column.kind != "category")
+
+
+def is_curve(value: Any) -> bool:
+    """Whether a named weight is a curve, and no effects of levels, which may have any name."""
+    return isinstance(value, Mapping) and isinstance(value.get("at"), list)
+
+
 def _flatten(weights: Mapping[str, Any]) -> dict[tuple[str, ...], float]:
-    """Every number, under its column and, for a category, its level."""
+    """Every number, under its column and, for a category, its level; of a curve, the largest of what it adds."""
     found: dict[tuple[str, ...], float] = {}
     for column, value in weights.items():
-        if isinstance(value, Mapping):
+        if is_curve(value):
+            found[column,] = max(value["adds"], key=abs)
+        elif isinstance(value, Mapping):
             found |= {(column, level): effect for level, effect in value.items()}
         else:
             found[column,] = value

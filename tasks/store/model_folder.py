@@ -16,7 +16,7 @@ from tasks.data.recipe import Recipe
 from tasks.errors import DataError, UsageError
 from tasks.machine.words import suggest_spelling
 from tasks.parameters import Hyperparameters, is_name
-from tasks.records import GateVerdict, Splits
+from tasks.records import GateVerdict, Splits, TableFit
 from tasks.serving.contract import ModelMetadata, open_inference_metadata
 from tasks.serving.drift import Histogram
 from tasks.serving.task import TASKS
@@ -97,7 +97,12 @@ class TrainingOutcome(Document):
     num_epochs: int
     kept_epoch: int
     steps: Hyperparameters | None = None  # of own data: the values found for unset settings
-    collinear: tuple[str, ...] = ()  # columns that are determined by others
+    fit: TableFit | None = None  # of a table, from the releases with one solver for tables on
+
+    @property
+    def shape(self) -> str:
+        """The shape of a table's model; empty for others."""
+        return self.fit.shape if self.fit else ""
 
 
 class Metrics(ExtensibleDocument):
@@ -133,6 +138,11 @@ class Lineage(RootDocument):
     best_version: Number | None = None  # the best version, by the comparison when it was published
     profile: dict[str, Histogram]
     tolerances: Tolerances
+
+    @property
+    def kind(self) -> str:
+        """Which model it is: a table's shape, or the book's implementation."""
+        return f"shape {self.trained.shape}" if self.trained.fit else self.parameters.training.implementation
 
     @model_validator(mode="after")
     def _whose_classes_differ(self) -> Self:

@@ -13,11 +13,11 @@ from pydantic import ValidationError, field_serializer, field_validator
 from tasks.data.schema import SPLITS, find_schema
 from tasks.errors import DataError, UsageError
 from tasks.machine.run_messages import print_message
-from tasks.machine.words import pluralize
-from tasks.parameters import Data, LearningParameters, ModelName, RetrainParameters, Use, is_name
+from tasks.machine.words import format_setting, pluralize
+from tasks.parameters import Data, Device, LearningParameters, ModelName, RetrainParameters, Use, is_name
 from tasks.parameters.data import NO_WINDOW
 from tasks.parameters.form import WORDS
-from tasks.parameters.training import BOOK_DATASETS, SEARCHED, Training, list_defaults
+from tasks.parameters.training import BOOK_DATASETS, CONVERGED, SEARCHED, Training, list_defaults
 from tasks.records import ChampionData, PreparedDataset, PublishedModel, RawDataset
 from tasks.store import (
     artifact_paths,
@@ -103,6 +103,12 @@ def find_fixed(name: str) -> Any:
     return kept and find_schema(kept.dataset, kept.recipe)
 
 
+def keeps_table(name: str) -> bool:
+    """Whether a name keeps versions of an own table."""
+    kept = find_newest(name) if is_name(name) else None
+    return kept is not None and kept.dataset.find_use(kept.recipe) is Use.TABLES
+
+
 def of_champion(name: str, forget_accepted: bool = False) -> ChampionData | None:
     """The own data that the champion of a name was made of; None before the first, and for the book's data.
 
@@ -141,10 +147,13 @@ def repeat_parameters(name: str, given: dict[str, Any], with_found: bool = False
         raise model_folder.unknown_model_error(name, ModelName)
     champion = model_folder.find_manifest(name, model_folder.resolve_version(name, None))
     asked = champion.parameters.model_dump(mode="json")
-    training, data = Training.drop_removed(asked["training"]), asked["data"]
+    training, data = Training.drop_removed(asked["training"]), Data.drop_removed(asked["data"])
     for option, action in Training.removed.items():
         if value := asked["training"].get(option):
             print_message(f"{option} {value} of version {champion.version} is ignored: {action}")
+    is_table = champion.dataset.find_use(champion.recipe) is Use.TABLES
+    if is_table:
+        training = _drop_epoch_settings(champion, training)
     if champion.dataset.split:
         now, path = given.get("data", {}), artifact_paths.source(name)
         if known := Source.find(path, NAME_SOURCE):
@@ -153,8 +162,9 @@ def repeat_parameters(name: str, given: dict[str, Any], with_found: bool = False
             what = f"nothing says where the data of {name} are: no {path}"
             raise DataError(what, "the place of its data", NAME_SOURCE)
         data |= _split(name, now)
-    is_tuned, found = given.get("tuned", asked["tuned"]), (asked.get("found") or {}).get("fields", ())
-    if is_tuned:
+    is_tuned = given.get("tuned", asked["tuned"] and not is_table)
+    found = (asked.get("found") or {}).get("fields", ())
+    if is_tuned and not is_table:
         training = _drop_searched_values(name, champion, training, found)
     elif not with_found:
         training = {field: value for field, value in training.items() if field not in found}
@@ -164,6 +174,28 @@ def repeat_parameters(name: str, given: dict[str, Any], with_found: bool = False
         for part, values in parts.items()
     }
     return given | {"name": name, "tuned": is_tuned} | repeated
+
+
+def _drop_epoch_settings(champion: Manifest, training: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a table that an earlier release trained in epochs, without those that no table has now."""
+    usual = list_defaults(champion.parameters.training.model, champion.dataset.defaults)
+    kept = {name: value for name, value in training.items() if _applies_to_tables(name)}
+    dropped = {name: value for name, value in training.items() if name not in kept and value != usual.get(name)}
+    settings = [f"{name.replace('_', ' ')} {format_setting(value)}" for name, value in dropped.items()]
+    if champion.parameters.tuned:
+        settings.append("tuned")
+    if settings:
+        verb = "is" if len(settings) == 1 else "are"
+        print_message(f"{', '.join(settings)} of version {champion.version} {verb} ignored: {CONVERGED}")
+    if kept.get("device") == Device.CUDA:
+        del kept["device"]
+        print_message(f"device cuda of version {champion.version} is ignored: tables need no GPU")
+    return kept
+
+
+def _applies_to_tables(setting: str) -> bool:
+    """Whether a training setting applies to tables; settings that only a newer release has count as such."""
+    return setting not in Training.model_fields or bool(Training.use_of(setting) & Use.TABLES)
 
 
 def _drop_searched_values(
@@ -358,7 +390,7 @@ def _has_same_options(version: Manifest, parameters: RetrainParameters) -> bool:
     document = {
         "name": parameters.name,
         "training": then["training"],
-        "data": then["data"] | {"source": parameters.data.source},
+        "data": Data.drop_removed(then["data"]) | {"source": parameters.data.source},
     }
     try:
         return list_options(RetrainParameters.model_validate(document)) == list_options(parameters)

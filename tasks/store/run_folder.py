@@ -253,7 +253,9 @@ def _summarise(folder: Path, *_fingerprint: int) -> tuple[str, RunSummary | None
         outcome, detail = "refused", ", ".join(notes.refused_by)
     elif decided:
         outcome, detail = decided.get("outcome", "unchanged"), decided.get("detail", "")
-    best = trained["learning_curve"][trained["kept_epoch"] - 1] if trained else {}  # the epoch whose weights were kept
+    best: dict[str, Any] = {}
+    if trained:  # the fit of a table, or the epoch whose weights were kept
+        best = trained.get("fit") or trained["learning_curve"][trained["kept_epoch"] - 1]
     try:  # the name of its folder begins with the scheduled start
         date = datetime.strptime(folder.name.partition("-")[0], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
     except ValueError:  # somebody's folder, such as 20269999T030000-houses-0000abcd

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from gradmill.rows import explain_rows, find_columns
+from gradmill.rows import explain_rows, find_columns, name_terms
 from tasks.data.report import DataReport
 from tasks.machine.words import format_names, format_number, tell_apart
 from tasks.parameters import Use
-from tasks.records import QUESTIONS, GateVerdict, Splits
+from tasks.records import QUESTIONS, GateVerdict, Splits, TableFit
 from tasks.serving.contract import FEATURES
-from tasks.serving.raw_units import SHOWN, list_coefficients
+from tasks.serving.raw_units import PAIR, SHOWN, list_coefficients, list_pairs
 from tasks.serving.task import TASKS
 from tasks.store import artifact_paths as files
 from tasks.store import model_folder
@@ -124,7 +124,7 @@ def describe_version(
     """
     dataset, training = manifest.dataset, manifest.parameters.training
     metrics = manifest.metrics.model_dump(mode="json")
-    made = f"{training.model} ({training.implementation}) of Dive into Deep Learning (sections "
+    made = f"{training.model} ({manifest.kind}) of Dive into Deep Learning (sections "
     made += f"{BOOK.get(training.model, '?')} in the edition of d2l 0.17), trained by Gradmill on "
     of_data = f"{dataset.title or dataset.name} (digest ", Code(dataset.digest[:16]), ")."
     is_images = dataset.find_use(manifest.recipe) is Use.IMAGES
@@ -289,7 +289,10 @@ def _list_training_facts(manifest: Manifest, metrics: Mapping[str, Any]) -> Fact
     yield "test examples", str(dataset.num_test)
     patience = settings.get("patience")
     early = f" of at most {settings.get('num_epochs')}, with patience {patience}" if patience else ""
-    yield "epochs", f"{trained.num_epochs}{early}"
+    if trained.fit:
+        yield from _list_fit_facts(trained.fit, TASKS[dataset.task].loss_unit)
+    else:
+        yield "epochs", f"{trained.num_epochs}{early}"
     if patience:
         yield "weights", f"of epoch {trained.kept_epoch}, whose validation loss was the smallest"
     if "validation_loss" in metrics:
@@ -307,12 +310,15 @@ def _list_training_facts(manifest: Manifest, metrics: Mapping[str, Any]) -> Fact
         if (value := settings.get(key)) not in (None, 0, "none") or key == "seed":
             schedule = f", {settings['schedule']}" if key == "lr" and "schedule" in settings else ""
             yield words, f"{value:g}{schedule}" if isinstance(value, float) else f"{value}{schedule}"
-    if trained.collinear:
-        yield (
-            "determined by other columns",
-            f"{', '.join(trained.collinear)}: their weights are those of minimum norm",
-        )
     yield "device", manifest.device
+
+
+def _list_fit_facts(fit: TableFit, unit: str) -> Facts:
+    yield "shape", fit.shape
+    if fit.cv_losses and fit.null_loss is not None:
+        losses = [f"{shape} {format_number(loss)}" for shape, loss in fit.cv_losses.items()]
+        yield f"cross-validated loss ({unit})", f"{', '.join(losses)}; constant {format_number(fit.null_loss)}"
+    yield "penalties", ", ".join(f"{group} {value:.3g}" for group, value in fit.penalties.items()) or "none"
 
 
 def _describe_standards(metrics: Mapping[str, Any], is_images: bool) -> Blocks:
@@ -320,15 +326,13 @@ def _describe_standards(metrics: Mapping[str, Any], is_images: bool) -> Blocks:
     rows = [(words, format_number(metrics[name], 5)) for words, name in named.items() if name in metrics]
     yield PageTable(rows, ("model", "test loss, as training counts it"))
     if rows:
-        fitted = "fitted to convergence"
+        said = "Baseline is the best constant (the training rows' mean, middle or frequencies)"
         if is_images:
-            fitted = (
-                "minimised over 10,000 training images at most by 100 iterations of L-BFGS at most, and only recorded"
+            said += (
+                "; reference is the same objective, minimised over 10,000 training images at most by 100 iterations of "
+                "L-BFGS at most, and only recorded"
             )
-        yield (
-            "Baseline is the best constant (the training rows' mean, middle or frequencies); reference is the same "
-            f"objective, {fitted}."
-        )
+        yield f"{said}."
 
 
 def _describe_classes(dataset: Splits, metrics: Mapping[str, Any]) -> Blocks:
@@ -367,14 +371,15 @@ def _describe_coefficients(manifest: Manifest, metrics: Mapping[str, Any]) -> Bl
     changed = "the prediction" if is_number else "a class's score (of two classes: the log odds of the second)"
     yield (
         f"The {len(found)} largest. For a number: how much {changed} changes with one more unit of it, and with one "
-        "more standard deviation. For a level: the difference from the average row."
+        "more standard deviation. For a level, and for a number with a curve where its curve is farthest from 0: the "
+        "difference from the average row. For a pair of columns: what they add together, per unit of each number."
     )
     rows = [(each.name, format_number(each.value, 5), format_number(each.size, 5)) for each in found]
     yield PageTable(rows, ("column", "a unit, or the level", "a deviation, or the level"))
 
 
 def _describe_example(manifest: Manifest, contents: Mapping[str, bytes]) -> Blocks:
-    """What each column of the first sample row adds to its prediction, the largest first."""
+    """What each column, and each pair of columns, of the first sample row adds to its prediction, largest first."""
     if not {files.SAMPLE, files.WEIGHTS} <= contents.keys():
         return
     names, target = manifest.dataset.class_names, manifest.recipe.target
@@ -391,8 +396,11 @@ def _describe_example(manifest: Manifest, contents: Mapping[str, bytes]) -> Bloc
         added, to = added[best], f"the score of {names[best]}, from the mean of all classes"
     yield f"What each column of the first row of {files.SAMPLE} adds to {to}, from the means of the training rows:"
     order = np.argsort(-np.abs(added[:-1]), kind="stable")[:SHOWN].tolist()
-    rows = [(columns[at].name, columns[at].describe(row[0, at]), f"{added[at]:+.5g}") for at in order]
-    if left := len(columns) - len(order):
+    values = [column.describe(value) for column, value in zip(columns, row[0], strict=True)]
+    values += [PAIR.join(values[at] for at in pair) for pair in list_pairs(manifest.recipe)]
+    terms = name_terms(manifest.recipe.names, manifest.recipe.model_dump(mode="json"))
+    rows = [(terms[at], values[at], f"{added[at]:+.5g}") for at in order]
+    if left := len(terms) - len(order):
         rows.append((f"{left} more", "", f"{added[:-1].sum() - added[order].sum():+.5g}"))
     rows += [("the means of the training rows", "", f"{added[-1]:+.5g}"), ("together", "", f"{added.sum():.6g}")]
     yield PageTable(rows, ("column", "value", "adds"))

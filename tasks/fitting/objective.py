@@ -100,11 +100,28 @@ class Objective:
 
     def mean_and_gradient(self, scores: Array, y_true: Array) -> tuple[float, Array]:
         """The mean loss, and its derivative with respect to each score ``(n, outputs)``."""
+        total, slopes, weight = self.sum_and_gradient(scores, y_true)
+        return total / weight, slopes / weight
+
+    def sum_and_gradient(self, scores: Array, y_true: Array) -> tuple[float, Array, float]:
+        """The weighted sum of the losses, its derivative by each score ``(n, outputs)``, and the sum of the weights."""
         weights = self.row_weights(y_true)
-        weights /= weights.sum()
         losses, slopes = self._losses_and_slopes(scores, y_true)
         slopes *= weights
-        return float(losses @ weights), slopes.T
+        return float(losses @ weights), slopes.T, float(weights.sum())
+
+    def curvatures(self, scores: Array, y_true: Array) -> Array:
+        """The second derivatives of the weighted losses by each row's scores, ``(n, outputs, outputs)``."""
+        weights = self.row_weights(y_true)
+        if self.is_of_classes:
+            shares = np.exp(scores - scores.max(axis=1, keepdims=True))
+            shares /= shares.sum(axis=1, keepdims=True)
+            curvatures = shares[:, :, np.newaxis] * (np.eye(shares.shape[1]) - shares[:, np.newaxis])
+        else:
+            off = np.abs(scores[:, 0] - y_true) / self.scale
+            steep = (off < HUBER_BETA) / HUBER_BETA if self.loss is Loss.HUBER else np.ones(len(off))
+            curvatures = steep[:, np.newaxis, np.newaxis]
+        return np.asarray(curvatures * weights[:, np.newaxis, np.newaxis])
 
 
 def balance_classes(class_counts: tuple[int, ...]) -> tuple[float, ...]:

@@ -517,12 +517,14 @@ def explain_rows(features: NDArray[np.float32], columns: list[InputColumn], weig
             number = len(numbers)
             values = np.clip(values, *column.limits) if column.limits else values
             mean = weights["mean"][number]
-            numbers[at] = np.nan_to_num(values - mean, nan=0.0)  # a missing number counts as the mean
+            values = np.where(np.isnan(values), mean, values)
+            numbers[at] = values - mean
             added[..., at] = numbers[at][:, np.newaxis] * weights["weights"][number]
-            if "knots" in weights:
-                own = weights["knot_numbers"] == number
-                hinges = np.maximum(numbers[at][:, np.newaxis] - (weights["knots"][own] - mean), 0)
-                added[..., at] += hinges @ weights["kinks"][own] - weights["curve_means"][number]
+            if "slopes" in weights:
+                own = weights["segment_numbers"] == number
+                starts = weights["segment_starts"][own]
+                within = np.clip(values[:, np.newaxis], starts, weights["segment_ends"][own])
+                added[..., at] += (within - starts) @ weights["slopes"][own] - weights["curve_means"][number]
     for place, (first, second) in enumerate(pairs):
         row, factor = weights["pair_starts"][place] + np.zeros(len(features), np.int64), np.ones(len(features))
         for at, stride in ((first, len(columns[second].levels) + 2 if second in codes else 1), (second, 1)):

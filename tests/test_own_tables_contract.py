@@ -735,8 +735,7 @@ def test_a_difference_is_accepted_in_one_column_by_one_factor_until_it_is_forgot
             written(folder / f"day-{number}.parquet", replaced(rows, "size", rows["size"].to_numpy() * factor))
 
     write_days(1000)
-    # A curve over both scales would be refused by parity_float64.
-    accepting = "--accept-data", "--no-predict", "--shape", "linear"
+    accepting = "--accept-data", "--no-predict"
     version = Path(ask("retrain", "own", "--data", folder, *accepting)["model_path"]).parent
     size = "size 1000 times what it was"
     assert [row["accepted"] for row in ask("models", "own")["models"]["own"]] == [[], [size]]

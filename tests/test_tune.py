@@ -409,7 +409,8 @@ def test_then_retrain_publishes_what_was_found_and_what_was_given(prefect_api: s
     assert (artifacts / "tuned" / "mine.json").is_file()
     page = Path(document["run"], "tuning.md")
     pictures = re.findall(r"\]\((.*)\)", page.read_text())
-    assert [page.with_name(name).is_file() for name in pictures] == [True] * 3
+    assert pictures
+    assert all(page.with_name(name).is_file() for name in pictures)  # fewer where all trials but one were given up
 
 
 @pytest.mark.slow  # a cluster of two processes, of which one is killed

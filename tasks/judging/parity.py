@@ -150,7 +150,9 @@ def _blame_column(weights: raw_units.Weights, recipe: Recipe, exact: raw_units.F
     """
     numbers = [recipe.columns[at] for at in recipe.numbers]
     largest = np.array([abs(each.mean or 0.0) + SMALL_OFFSET * each.scale for each in numbers], np.float32)
-    at = int((np.spacing(largest) * np.abs(exact.W).max(axis=1)).argmax())
+    steepest = np.abs(exact.W).max(axis=1)
+    np.maximum.at(steepest, exact.segment_numbers, np.abs(exact.slopes).max(axis=1, initial=0.0))
+    at = int((np.spacing(largest) * steepest).argmax())
     column, found = numbers[at], f"; column {numbers[at].name!r} loses most in float32"
     has_offset = abs(column.mean or 0.0) >= SMALL_OFFSET * column.scale
     if not has_offset and np.abs(weights["W"][at]).max() > LARGE_WEIGHT:

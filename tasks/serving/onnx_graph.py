@@ -53,22 +53,24 @@ EFFECTS = """
     effect = Gather <axis = 0> (effects, row)
     sum = ReduceSum <keepdims = 0> (effect, columns)
 """
-# A missing number counts as its mean, which is 0 after centring.
+# A missing number counts as its mean.
 NUMBERS = """
     raw = Gather (by_column, numbers)
-    centred = Sub (raw, mean)
-    missing_number = IsNaN (centred)
-    {X} = Where (missing_number, zero, centred)
+    missing_number = IsNaN (raw)
+    number = Where (missing_number, mean, raw)
+    {X} = Sub (number, mean)
 """
 # Numbers are clamped to the training range: what is beyond it, nobody knows.
 CLAMP = """
     above = Max (unbounded, low)
     X = Min (above, high)
 """
-KINKS = """
-    bent = Gather (X, knot_numbers)
-    beyond = Sub (bent, knots)
-    hinges = Relu (beyond)
+# How far into each segment of its curve a number reaches.
+SEGMENTS = """
+    bent = Gather (number, segment_numbers)
+    above_start = Max (bent, segment_starts)
+    below_end = Min (above_start, segment_ends)
+    segments = Sub (below_end, segment_starts)
 """
 PRODUCTS = """
     left_factor = Gather (X, left)
@@ -195,18 +197,21 @@ def _describe_effects(folded: FoldedWeights, recipe: Recipe) -> Constants:
 
 
 def _write_numbers(folded: FoldedWeights, recipe: Recipe, nodes: list[str], constants: Constants) -> None:
-    """Add what slopes, kinks and products of numbers need: one product of all these inputs with their weights."""
+    """Add what slopes, curves and products of numbers need: one product of all these inputs with their weights."""
     nodes.append(NUMBERS.format(X="unbounded" if recipe.limits else "X"))
     if recipe.limits:
         nodes.append(CLAMP)
         constants |= _centre_limits(recipe, folded.mean)
     inputs, weights = ["X"], [folded.W]
-    if len(folded.knots):
-        nodes.append(KINKS)
-        inputs.append("hinges")
-        weights.append(folded.kinks)
-        constants["knot_numbers"] = folded.knot_numbers
-        constants["knots"] = (folded.knots - folded.mean[folded.knot_numbers])[:, np.newaxis]
+    if len(folded.slopes):
+        nodes.append(SEGMENTS)
+        inputs.append("segments")
+        weights.append(folded.slopes)
+        constants |= {
+            "segment_numbers": folded.segment_numbers,
+            "segment_starts": folded.segment_starts[:, np.newaxis],
+            "segment_ends": folded.segment_ends[:, np.newaxis],
+        }
     positions = {at: place for place, at in enumerate(recipe.numbers)}
     are_numbers = np.array([set(pair) <= positions.keys() for pair in list_pairs(recipe)], bool)
     if are_numbers.any():
@@ -221,7 +226,6 @@ def _write_numbers(folded: FoldedWeights, recipe: Recipe, nodes: list[str], cons
     constants |= {
         "numbers": np.array(recipe.numbers, np.int64),
         "mean": folded.mean[:, np.newaxis],
-        "zero": np.zeros((1, 1), np.float32),
         "W": np.concatenate(weights) if len(weights) > 1 else folded.W,
     }
 

@@ -40,19 +40,24 @@ class FoldedWeights:
     has the effects of every categorical column, one column after the other: first of each code, then of a missing
     value, then of an unknown code. Over a column's training rows they average 0, so an unknown code gets 0.
 
-    To the score of a number are added ``Σ kinks · max(0, number - knot)``. A pair's two columns add the row of
-    ``pair_weights`` at its start plus ``code of the first · codes of the second + code of the second``, times each of
-    the two that is a number, less its mean; a number has the code 0, and one code.
+    A number with knots has no weight in ``W``, but a slope in each of its segments, from its lowest value over its
+    knots to its highest: ``Σ slopes · (number within the segment - start)``, where a missing number is its mean. These
+    are segments, and not the kinks that training has, because terms of kinks cancel one another, and in float32 they
+    lose digits.
+
+    A pair's two columns add the row of ``pair_weights`` at its start plus ``code of the first · codes of the second +
+    code of the second``, times each of the two that is a number, less its mean; a number has the code 0, and one code.
     """
 
     mean: Array  # (numbers,)
     W: Array  # (numbers, outputs)
     effects: Array  # (codes, outputs)
     b: Array  # (outputs,)
-    knots: Array  # (knots,)
-    knot_numbers: Array  # (knots,): the position of each knot's number among the numbers
-    kinks: Array  # (knots, outputs)
-    curve_means: Array  # (numbers, outputs): what each number's kinks add on average over the training rows
+    segment_numbers: Array  # (segments,): the position of each segment's number among the numbers
+    segment_starts: Array  # (segments,)
+    segment_ends: Array  # (segments,)
+    slopes: Array  # (segments, outputs)
+    curve_means: Array  # (numbers, outputs): what each number's segments add on average over the training rows
     pairs: Array  # (pairs, 2): the positions of their columns
     pair_starts: Array  # (pairs,)
     pair_weights: Array  # (rows, outputs)
@@ -72,8 +77,9 @@ def save_weights(folded: FoldedWeights) -> bytes:
         "effects": folded.effects,
         "intercept": folded.intercept,
     }
-    if len(folded.knots):
-        arrays |= {name: getattr(folded, name) for name in ("knots", "knot_numbers", "kinks", "curve_means")}
+    if len(folded.slopes):
+        names = "segment_numbers", "segment_starts", "segment_ends", "slopes", "curve_means"
+        arrays |= {name: getattr(folded, name) for name in names}
     if len(folded.pairs):
         arrays |= {name: getattr(folded, name) for name in ("pairs", "pair_starts", "pair_weights", "pair_means")}
     with io.BytesIO() as stream:
@@ -96,24 +102,64 @@ def fold_weights(weights: Weights, recipe: Recipe, dtype: DTypeLike = np.float32
     effects, average = _centre_effects(weights, recipe)
     rounded = mean.astype(dtype)
     b = target.mean + target.scale * (b + average) + (rounded.astype(np.float64) - mean) @ W
-    owners = np.array([at for at, column in enumerate(columns) for _ in column.knots], np.int64)
-    kinks = target.scale * weights.get("kinks", np.zeros((0, len(b)))).astype(np.float64)
-    curve_means = np.zeros(W.shape)
-    np.add.at(curve_means, owners, kinks * weights.get("kink_means", np.zeros(0))[:, np.newaxis])
+    curves = _fold_curves(weights, columns, W, target.scale)
+    is_curve_number = np.isin(np.arange(len(columns)), curves.numbers)
+    W[is_curve_number] = 0
     starts, pair_weights, pair_means = _fold_pairs(weights, recipe)
     return FoldedWeights(
         mean=rounded,
         W=W.astype(dtype),
         effects=(target.scale * effects).astype(dtype),
-        b=b.astype(dtype),
-        knots=np.array([knot for column in columns for knot in column.knots], dtype),
-        knot_numbers=owners,
-        kinks=(kinks / scale[owners, np.newaxis]).astype(dtype),
-        curve_means=curve_means.astype(dtype),
+        b=(b + curves.lowest.sum(axis=0)).astype(dtype),
+        segment_numbers=curves.numbers,
+        segment_starts=curves.starts.astype(dtype),
+        segment_ends=curves.ends.astype(dtype),
+        slopes=curves.slopes.astype(dtype),
+        curve_means=(curves.means - curves.lowest).astype(dtype),
         pairs=np.array(list_pairs(recipe), np.int64).reshape(-1, 2),
         pair_starts=starts,
         pair_weights=(target.scale * pair_weights).astype(dtype),
         pair_means=(target.scale * pair_means).astype(dtype),
+    )
+
+
+class _Curves(NamedTuple):
+    """The segments of curves, and for each number what its curve adds at its lowest value, and on average."""
+
+    numbers: NDArray[np.int64]
+    starts: Array
+    ends: Array
+    slopes: Array
+    lowest: Array
+    means: Array
+
+
+def _fold_curves(weights: Weights, columns: Sequence[Column], lines: Array, target_scale: float) -> _Curves:
+    """Sum up the slopes ``lines`` ``(numbers, outputs)`` and kinks of numbers, in raw units, segment by segment."""
+    lowest, means = np.zeros(lines.shape), np.zeros(lines.shape)
+    numbers, starts, ends = list[int](), list[float](), list[float]()
+    slopes = [np.zeros((0, lines.shape[1]))]
+    first = 0
+    for number, column in enumerate(columns):
+        if not column.knots:
+            continue
+        low, high = column.limits or (column.knots[0], column.knots[-1])
+        rows = slice(first, first := first + len(column.knots))
+        kinks = target_scale * weights["kinks"][rows].astype(np.float64)
+        lowest[number] = (low - (column.mean or 0.0)) * lines[number]
+        means[number] = weights["kink_means"][rows] @ kinks
+        numbers += [number] * (len(column.knots) + 1)
+        starts += [low, *column.knots]
+        ends += [*column.knots, high]
+        changes = np.concatenate([lines[number : number + 1], kinks / column.scale])
+        slopes.append(np.cumsum(changes, axis=0))
+    return _Curves(
+        numbers=np.array(numbers, np.int64),
+        starts=np.array(starts, np.float64),
+        ends=np.array(ends, np.float64),
+        slopes=np.concatenate(slopes),
+        lowest=lowest,
+        means=means,
     )
 
 
@@ -207,12 +253,12 @@ def score_table(folded: FoldedWeights, recipe: Recipe, features: Array) -> Array
     numbers = features[:, list(recipe.numbers)].astype(folded.mean.dtype, copy=False)
     for at, low, high in recipe.limits:
         np.clip(numbers[:, at], low, high, out=numbers[:, at])
-    numbers = numbers - folded.mean
-    numbers[np.isnan(numbers)] = 0
-    result: Array = numbers @ folded.W + folded.b
-    if len(folded.knots):
-        knots = folded.knots - folded.mean[folded.knot_numbers]
-        result += np.maximum(numbers[:, folded.knot_numbers] - knots, 0) @ folded.kinks
+    numbers = np.where(np.isnan(numbers), folded.mean, numbers)
+    centred = numbers - folded.mean
+    result: Array = centred @ folded.W + folded.b
+    if len(folded.slopes):
+        within = np.clip(numbers[:, folded.segment_numbers], folded.segment_starts, folded.segment_ends)
+        result += (within - folded.segment_starts) @ folded.slopes
     codes = encode_levels(features, recipe)
     for code in (codes + locate_columns(recipe)).T:
         result += folded.effects[code]
@@ -222,7 +268,7 @@ def score_table(folded: FoldedWeights, recipe: Recipe, features: Array) -> Array
         factor = np.ones((len(features), 1), folded.mean.dtype)
         for at in (first, second):
             if at in positions:
-                factor = factor * numbers[:, [positions[at]]]
+                factor = factor * centred[:, [positions[at]]]
             else:
                 rows = rows + codes[:, recipe.categories.index(at)] * (
                     count_codes(recipe, second) if at == first else 1
@@ -255,7 +301,7 @@ def _name_output(folded: FoldedWeights, recipe: Recipe, output: int) -> NamedWei
         if column.kind == "category":
             named[column.name] = _name_codes(column, next(effects))
         elif column.knots:
-            named[column.name] = _trace_curve(folded, column, next(numbers), output)
+            named[column.name] = _trace_curve(folded, next(numbers), output)
         else:
             named[column.name] = float(folded.W[next(numbers), output])
     for at, pair in enumerate(list_pairs(recipe)):
@@ -288,14 +334,13 @@ def _name_codes(column: Column, values: Array) -> dict[str, float]:
     return of_missing | dict(zip(column.levels, levels, strict=True))
 
 
-def _trace_curve(folded: FoldedWeights, column: Column, number: int, output: int) -> Curve:
+def _trace_curve(folded: FoldedWeights, number: int, output: int) -> Curve:
     """A number's curve from its lowest to its highest value."""
-    own = folded.knot_numbers == number
-    at = np.array([*(column.limits or (column.knots[0], column.knots[-1])), *column.knots], np.float64)
-    at.sort()
-    added = (at - folded.mean[number]) * folded.W[number, output]
-    added += np.maximum(at[:, np.newaxis] - folded.knots[own], 0) @ folded.kinks[own, output]
-    return {"at": at.tolist(), "adds": (added - folded.curve_means[number, output]).tolist()}
+    own = folded.segment_numbers == number
+    starts, ends = folded.segment_starts[own], folded.segment_ends[own]
+    steps = (ends - starts) * folded.slopes[own, output]
+    added = np.concatenate([[0.0], np.cumsum(steps)]) - folded.curve_means[number, output]
+    return {"at": [*starts.tolist(), float(ends[-1])], "adds": added.tolist()}
 
 
 def find_intercepts(folded: FoldedWeights, recipe: Recipe) -> Array:
@@ -303,9 +348,7 @@ def find_intercepts(folded: FoldedWeights, recipe: Recipe) -> Array:
 
     That is the score where numbers without a curve are 0, and all other columns add what they add on average.
     """
-    is_straight = np.array([not recipe.columns[at].knots for at in recipe.numbers], bool)
-    straight = folded.mean[is_straight] @ folded.W[is_straight]
-    return np.asarray(folded.b - straight + folded.curve_means.sum(axis=0))
+    return np.asarray(folded.b - folded.mean @ folded.W + folded.curve_means.sum(axis=0))
 
 
 class Coefficient(NamedTuple):

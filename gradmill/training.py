@@ -6,7 +6,6 @@ import html
 import json
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -26,12 +25,12 @@ OURS = Path(__file__).parents[1]  # where this package's flows and tasks are
 def fit(frame: Any, target: str, name: str, model: str | None = None, **options: Any) -> Model:
     """Train, judge and publish a model of a pandas or polars DataFrame, or an Arrow table.
 
-    ``model`` is "linear-regression" or "softmax-regression"; by default a name keeps its model, and a new name gets
-    what ``gradmill inspect`` recommends. ``options`` are those of ``gradmill retrain``: ``weight_decay="auto"`` means
-    ``--weight-decay auto``, a list has whole names or values (text is split at commas), and True means an option
-    without a value. The rows are stored in ``datasets/`` for later retrains of the name, without a DataFrame's index.
-    ``Model.outcome`` is "published", "unchanged", or "judged" if the name is frozen or ``no_publish`` is given: the
-    result is then the previous champion.
+    The target decides whether it is a regression or a classification, unless ``task="regression"`` or the book's name
+    of such a ``model`` says so; a name keeps its task. ``options`` are those of ``gradmill retrain``:
+    ``weight_decay="auto"`` means ``--weight-decay auto``, a list has whole names or values (text is split at commas),
+    and True means an option without a value. The rows are stored in ``datasets/`` for later retrains of the name,
+    without a DataFrame's index. ``Model.outcome`` is "published", "unchanged", or "judged" if the name is frozen or
+    ``no_publish`` is given: the result is then the previous champion.
 
     Raises:
         TypeError: the rows have another type.
@@ -52,12 +51,8 @@ def fit(frame: Any, target: str, name: str, model: str | None = None, **options:
         path = _keep_frame(frame, folder)
         data = ["--data", str(path), "--target", target]
         try:
-            if model is None and is_new:
-                advised = _run("inspect", *data[1:], *_as_options({"artifacts": root}))
-                words = shlex.split(advised["command"])
-                model = words[words.index("retrain") + 1]
-            chosen = [name] if model is None else [model, "--name", name]
-            answer = _run("retrain", *chosen, *data, *_as_options(options | {"artifacts": root}))
+            chosen = [] if model is None else [model]
+            answer = _run("retrain", *chosen, "--name", name, *data, *_as_options(options | {"artifacts": root}))
         finally:
             remove_frames(folder)
     fitted = load(name, root)

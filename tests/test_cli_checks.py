@@ -197,15 +197,15 @@ SAID = {  # the exit code, and what is printed
     "--version": f"0: gradmill {metadata.version('gradmill')}",
     "retrain --epochs 0 --json": '2: "exit_code": 2 | "found": "--epochs 0" | "expected" | "action"',
     **dict.fromkeys(WRONG, "2: gradmill: | expected: | to do: "),
-    f"{LOOK} --json": '0: "rows": 400, | /t.csv --target price" | retrain linear-regression --name t --data ',
+    f"{LOOK} --json": '0: "rows": 400, | /t.csv --target price" | retrain --name t --data ',
     "inspect more.csv --target price --json": '0: "name": "pool", "role": "feature", "kind": "category", ',
     "inspect unpriced.csv --target price": "0: by a hash of their features); 3 rows without a target left out",
     "inspect h[1].csv --target price": "0: \\x1b]0;name\\x07area [sqm] | B[/b] | h[1].csv",
     "inspect h[1].csv --target pri\x1b[2Jce": "4: no column ",
     "inspect pictures": "0: 80 images of 2 classes, as 8 by 8 colour | light [b] | by the best constant, | by a fit",
     "inspect pictures --side 5 --json": '0: "light [b]": 40 | "shape": [ 5, 5, 3 ] | /pictures --side 5"',
-    "inspect houses.csv --target price": "0: retrain linear-regression --name houses ",
-    "inspect houses.csv --target area": "0: retrain linear-regression --name NAME ",
+    "inspect houses.csv --target price": "0: retrain --name houses ",
+    "inspect houses.csv --target area": "0: retrain --name NAME ",
     "inspect t.csv --target kind": "0: cross-validated loss (cross-entropy in nats): ",
     "inspect t.csv --target kind --class-weight balanced": "0: cross-validated loss (class-weighted cross-entropy in ",
     f"{LOOK} --ignore aera": "0: no column aera (--ignore) | did you mean area?",
@@ -225,12 +225,12 @@ SAID = {  # the exit code, and what is printed
         for missing in ("", "--missing 7,'house 7' ")
     },
     "inspect unnamed.csv --target price --json": '0: "name": "Unnamed: 0", "role": "feature"',
-    "inspect binary.csv --target price --json": '0: retrain softmax-regression --name | --ignore id"',
-    "inspect fives.csv --target price --json": '0: retrain softmax-regression --name | --ignore id"',
-    "inspect rare.csv --target price --json": '0: retrain linear-regression --name | --ignore id"',
-    "inspect many.csv --target price --json": '0: retrain linear-regression --name | --ignore id"',
+    "inspect binary.csv --target price --json": '0: "classes": { " | retrain --name | --ignore id"',
+    "inspect fives.csv --target price --json": '0: "classes": { " | retrain --name | --ignore id"',
+    "inspect rare.csv --target price --json": '0: "classes": {} | retrain --name | --ignore id"',
+    "inspect many.csv --target price --json": '0: "classes": {} | retrain --name | --ignore id"',
     "inspect many.csv --target price --missing 1007 --json": '0: "rule": "counts-rows" | --ignore id --missing 1007"',
-    "inspect binary.csv --target price --ignore area --json": '0: softmax-regression --name | --ignore area,id"',
+    "inspect binary.csv --target price --ignore area --json": '0: retrain --name | --ignore area,id"',
     "inspect binary.csv --target price --features id,area --json": '0: --features id,area"',
     **{
         command.replace("NAME", name): f"2: to do: {answer}"
@@ -245,6 +245,23 @@ SAID = {  # the exit code, and what is printed
     "retrain 'My Data 2.csv' --target price": "2: inspect 'My Data 2.csv' --target price",
     "tune 'My Data 2.csv' --target price": "2: My Data 2.csv is data",
     "retrain linear-regression --name new --data t.csv": "2: no --target for ",
+    "retrain --name new --data t.csv": "2: no --target for ",
+    "retrain --name new --data t.csv --target prise": "4: no column prise (--target)",
+    "retrain --data t.csv --target price": "2: add --name t",
+    **{
+        f"retrain --name new --data {data} --target {target} --lr 1": f"2: {task}: {target} has | --lr with a table"
+        for data, target, task in (
+            ("t.csv", "price", "regression"),
+            ("t.csv", "kind", "classification"),
+            ("fives.csv", "price", "classification"),
+            ("rare.csv", "price", "regression"),
+        )
+    },
+    "retrain --task regression": "2: --task regression | --data and --target",
+    "retrain --task classification --name new --data t.csv": "2: --task classification without --target",
+    "retrain houses --task classification": "2: --task classification with houses | regression, the task of houses",
+    "retrain --name houses --data t.csv --task classification": "2: --task classification with houses",
+    f"retrain {TRAIN} --task classification": "2: --task classification with linear-regression | regression, the",
     **{
         f"tune softmax-regression --name new --data {data}": f"{NO_SEARCH}new"
         for data in ("t.csv", "two", "names.parquet")

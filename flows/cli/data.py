@@ -7,10 +7,12 @@ import glob
 import os
 import re
 import shlex
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,8 +22,9 @@ from flows.cli.options import Given, as_typed, given_options, validate_document
 from tasks.data.io.discovery import JSON_SUFFIXES, DataFile, find_table
 from tasks.data.recipe import Recipe
 from tasks.data.report import UnfitData
-from tasks.data.schema import Request, Schema
+from tasks.data.schema import Request, Schema, require_columns
 from tasks.errors import DataError, UsageError
+from tasks.machine.run_messages import print_message
 from tasks.machine.words import format_number
 from tasks.parameters import InspectParameters, ModelName, Use, addresses, is_name
 from tasks.serving.task import TASKS, TaskName
@@ -83,6 +86,35 @@ def _examine(parameters: InspectParameters, folder: Path) -> "Examination":
     return examined
 
 
+def choose_model(data: dict[str, Any]) -> ModelName:
+    """The model of a new name's table: that of the task which its target has for ``gradmill inspect``.
+
+    Of most tables no other column is read. A target of few whole numbers may have classes, which depends on the split.
+
+    Raises:
+        UsageError: the options make no sense.
+        DataError: there are no such data, or the target is unfit.
+    """
+    from tasks.data.table_dataset import find_files, read_targets
+
+    options = {name: value for name, value in data.items() if name in InspectParameters.model_fields}
+    parameters = validate_document(InspectParameters, options, "retrain")
+    request = Request(parameters, None)
+    check_header(parameters.source, request, partial(require_columns, request=request))
+    with tempfile.TemporaryDirectory(prefix="gradmill-") as folder:
+        files = find_files(parameters.source, request, Path(folder))
+        targets = read_targets(files, request, Path(folder))
+        task: TaskName = "classification" if targets.class_names else "regression"
+        why = "classes" if targets.class_names else "numbers"
+        if any(finding.rule == "few-values" for finding in targets.findings):
+            schema = _examine(parameters, Path(folder)).schema
+            task = schema.task if schema else task
+            why = "a few whole numbers"
+    other = next(name for name in TASKS if name != task)
+    print_message(f"{task}: {request.target} has {why} (otherwise: --task {other})", file=sys.stderr)
+    return ModelName(TASKS[task].model)
+
+
 def _expect_losses(examined: "Examination", parameters: InspectParameters, scratch: Path) -> dict[str, Any]:
     """The losses of the best constant and of the models that a retrain would compare; empty if the data are unfit.
 
@@ -134,12 +166,11 @@ def _advise_command(parameters: InspectParameters, examined: "Examination") -> s
     source = addresses.source_options(parameters.source)
     if is_known:
         return shlex.join(["retrain", parameters.name, *source, *options])
-    model = TASKS[schema.task].model if schema else "MODEL"
     options += [] if parameters.target or report.images else ["--target", "COLUMN"]
     name = suggest_name(parameters.source)
     if (kept := own_data.find_fixed(name)) and schema and (kept.task, kept.target) != (schema.task, schema.target):
         name = "NAME"  # another model has it
-    return shlex.join(["retrain", model, "--name", name, *source, *options])
+    return shlex.join(["retrain", "--name", name, *source, *options])
 
 
 def _draw(examined: "Examination", losses: dict[str, float], class_weight: str, command: str) -> Page:

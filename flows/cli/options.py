@@ -26,6 +26,7 @@ from tasks.machine import devices
 from tasks.machine.words import format_setting, join_values
 from tasks.parameters import Device, ModelName, Use, addresses
 from tasks.parameters.form import Option, ParameterModel, as_usage_error, option_of, spell_flag
+from tasks.serving.task import TaskName
 from tasks.store import artifact_paths, model_folder, regular_files
 
 Parameters = TypeVar("Parameters", bound=ParameterModel)
@@ -80,6 +81,15 @@ COMPLETED = {"name": _names, "model": _models}  # by the field that an option or
 ModelArgument = Annotated[str, typer.Argument(metavar="NAME", help="Which model.", autocompletion=_names)]
 Version = Annotated[int | None, typer.Argument(metavar="VERSION", help="\\[default: the champion]")]
 OnlyModel = Annotated[str | None, typer.Argument(metavar="NAME", help="Only this model.", autocompletion=_names)]
+TaskOption = Annotated[
+    TaskName | None,
+    typer.Option(
+        metavar="regression|classification",
+        help="What your own table's target has, numbers or classes \\[default: decided by its values].",
+        rich_help_panel="Data",
+        show_default=False,
+    ),
+]
 DeviceOption = Annotated[Device, typer.Option(metavar="auto|cpu|cuda", help="auto uses the GPU if there is one.")]
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel
 
 from flows.cli import display
-from flows.cli.data import check_header, is_there, suggest_name
+from flows.cli.data import check_header, choose_model, is_there, suggest_name
 from flows.cli.display import draw_facts, join_parts
 from flows.cli.errors import Answer
-from flows.cli.options import Given, Quiet, Verbose, as_typed, given_options, require, validate_document
+from flows.cli.options import Given, Quiet, TaskOption, Verbose, as_typed, given_options, require, validate_document
 from flows.server import connection
 from tasks.data.io.discovery import find_table, is_table
 from tasks.data.schema import Request, require_columns
@@ -26,7 +26,7 @@ from tasks.parameters.addresses import source_options
 from tasks.parameters.form import WORDS, ParameterModel
 from tasks.parameters.runs import refuse_search, refuse_setting
 from tasks.records import QUESTIONS, GateVerdict
-from tasks.serving import task
+from tasks.serving.task import TASKS, TaskName, find_task
 from tasks.store import mirror_sync, model_folder, own_data, tuning_result, verification
 from tasks.store.page_rendering import Page, PageTable, Section
 
@@ -40,14 +40,17 @@ TO_FIT = "tasks.fitting.tables", "tasks.judging.plots", "tasks.serving.onnx_grap
 TO_RUN = "prefect.flow_engine", "prefect.task_engine", "fastapi.encoders"  # the last for the run's parameters
 
 
-def retrain(given: Annotated[Given, RetrainParameters], verbose: Verbose = False, quiet: Quiet = False) -> Answer:
+def retrain(
+    given: Annotated[Given, RetrainParameters], task: TaskOption = None, verbose: Verbose = False, quiet: Quiet = False
+) -> Answer:
     """Download, preprocess, train, evaluate, export, publish and predict.
 
     A model that passes the gates becomes the champion, the version that consumers should use: the newest that passed
     them, until somebody promotes another version or rolls back. The test split is then labelled by the champion.
 
-    Example: [bold]gradmill retrain linear-regression --name houses --data houses.csv --target price[/]
+    Example: [bold]gradmill retrain --name houses --data houses.csv --target price[/]
     """
+    given = _complete_model(given, task)
     parameters = validate_document(RetrainParameters, _complete_kept_name(given, "retrain"), "retrain")
     _check_training(given, parameters)
     tuning_result.take_found(parameters)  # report missing settings now; the run takes the newest
@@ -107,6 +110,31 @@ def _refuse_table(given: dict[str, Any]) -> None:
     has_target = "target" in data or named == ModelName.LINEAR_REGRESSION
     if source and (has_target or (is_there(source) and not is_images(source))):
         raise refuse_search(given.get("name", ""))
+
+
+def _complete_model(given: dict[str, Any], task: TaskName | None) -> dict[str, Any]:
+    """The parameters with the model of own data: that of the name, of the ``task``, or of the target's values.
+
+    Raises:
+        UsageError: ``task`` contradicts the model, the kept name or the kind of data.
+        DataError: there are no such data, or the target is unfit.
+    """
+    data, training = given.get("data", {}), given.get("training", {})
+    named, source = training.get("model"), data.get("source")
+    if named is None and source and model_folder.list_versions(given.get("name", "")):
+        named = given["name"]
+    kept = own_data.find_newest(named) if named and named not in [*ModelName] else None
+    known = kept.parameters.training.model if kept else named if named in [*ModelName] else None
+    if task and not (source or kept):
+        raise UsageError(f"--task {task}", "your own table: --data and --target", "leave --task out")
+    if task and known and known != TASKS[task].model:
+        expected = f"{find_task(known).name}, the task of {named}"
+        raise UsageError(f"--task {task} with {named}", expected, "leave --task out, or give the model another --name")
+    if named is None and source and "name" in given and "target" in data:
+        named = TASKS[task].model if task else choose_model(data)
+    elif task and "target" not in data and not kept:
+        raise UsageError(f"--task {task} without --target", "the column to predict", "name it with --target")
+    return given | {"training": training | {"model": named}} if named else given
 
 
 def _complete_kept_name(given: dict[str, Any], command: str) -> dict[str, Any]:
@@ -265,7 +293,7 @@ def draw_retrain(result: "RetrainReport", owes_predictions: bool) -> Page:
 
     if result.outcome == "refused":
         return Page(sections=(draw_gates(result.gates),))
-    quality = task.find_task(result.model).summary(result.metrics)
+    quality = find_task(result.model).summary(result.metrics)
     trained = f"{result.model} ({result.kind}) on {result.device}: {quality}"
     predictions = "none: the run failed before they were made" if owes_predictions else ""
     if predicted := result.prediction:

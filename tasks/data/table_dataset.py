@@ -92,6 +92,16 @@ def read_table(files: DataFiles, request: Request, task: TaskName | None, scratc
     return build_table(files, selection, scratch / "spool.arrow")
 
 
+def read_targets(files: DataFiles, request: Request, scratch: Path) -> TargetValues:
+    """The target's values as the task has them that they decide; no other column is read.
+
+    Raises:
+        DataError: no row can be read.
+    """
+    selection = make_selection(request, None)._replace(only=frozenset([str(request.target)]))
+    return read_target(build_table(files, selection, scratch / "target.arrow"), request, None)
+
+
 def examine_table(
     table: Table, name: str, request: Request, task: TaskName | None, folder: Path, champion: ChampionData | None = None
 ) -> Examination:

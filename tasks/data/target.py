@@ -68,7 +68,7 @@ def read_target(table: Table, request: Request, task: TaskName | None) -> Target
     if is_text or kind == "date":
         what, action = "a date or a time", "use another --target"
         if is_text:
-            action = f"{CORRECT}, or use softmax-regression for classes"
+            action = f"{CORRECT}, or retrain with --task classification for classes"
             what = f"text, such as {table.example_of_text(target)}"
         expected = "numbers such as 1234.5" if task == "regression" else "numbers or classes"
         return _read_nothing(table, error("target-kind", target, f"the target {target} is {what}", expected, action))
@@ -133,7 +133,7 @@ def _check_numbers(target: str, values: Array) -> Iterator[Finding]:
             "few-values",
             target,
             f"the target {target} has whole numbers from {low:g} to {high:g} only",
-            "softmax-regression learns them as classes",
+            "retrain with --task classification learns them as classes",
         )
 
 
@@ -147,7 +147,7 @@ def _read_classes(table: Table, target: str, fixed: tuple[str, ...]) -> TargetVa
                 target,
                 f"the target {target} has {levels.num_used:,} different values",
                 f"at most {MOST_LEVELS:,} classes",
-                "use linear-regression for numbers, or another --target",
+                "use --task regression for numbers, or another --target",
             ),
         )
     current = sort_levels(levels.names())
@@ -214,7 +214,7 @@ def check_rare_classes(targets: TargetValues, is_training: Array, target: str | 
         example = repr(targets.class_names[rare[0]][:SHOWN])
         found = f"{len(rare):,} of {len(rows):,} classes have hardly any rows, such as {example}"
         if target:
-            action += "; if these are numbers, use linear-regression, and write them as 1234.5 if it cannot read them"
+            action += "; if these are numbers, use --task regression, and write them as 1234.5 if it cannot read them"
         yield error("rare-class", target, found, expected, action)
         return
     for code in rare:

@@ -44,7 +44,7 @@ OF_TRAINING = {
     "other-split", "rare-class", "split-column", "split-missing", "too-few-rows", "turned-constant", "turned-missing",
 }  # fmt: skip
 # What advice may name and ``evaluate`` does not take: a version has fixed what is read, and how.
-RETRAIN_OPTIONS = ("--category", "--ignore", "--missing", "--name", "--target", "softmax-regression")
+RETRAIN_OPTIONS = ("--category", "--ignore", "--missing", "--name", "--target", "--task")
 CORRECT_ROWS = "correct the data, or remove the rows that cannot be corrected; version 1 has fixed how they are read"
 CHANGES = {"drift", "other-scale", "turned-missing"}  # from the data that the version was made of: these are reported
 

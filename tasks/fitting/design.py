@@ -6,7 +6,7 @@ order among the weights). Indicators are sparse; a row has at most one entry in 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, Self
@@ -205,6 +205,11 @@ class EncodedPieces:
         for start in range(0, len(self), size):
             rows = slice(start, start + size)
             yield rows, self.design.encode(self.features[rows])
+
+
+def spread_penalties(penalties: Mapping[str, float], groups: Array) -> Array:
+    """The penalty of each input ``(inputs,)``, from those of the groups."""
+    return np.array([penalties.get(name, 0.0) for name in GROUPS])[groups]
 
 
 def make_indicators(slots: Array, width: int, values: Array | None = None) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -14,7 +14,7 @@ from tasks.data.recipe import Columns, Shape
 from tasks.data.schema import Schema
 from tasks.data.statistics import fit_recipe
 from tasks.fitting.cross_validation import SHAPES, Candidate, Sample, assign_folds, choose_shape, compare_losses
-from tasks.fitting.design import GROUPS, PIECE_VALUES, Design, EncodedPieces, Inputs, add_knots
+from tasks.fitting.design import GROUPS, PIECE_VALUES, Design, EncodedPieces, Inputs, add_knots, spread_penalties
 from tasks.fitting.objective import Objective
 from tasks.fitting.solver import TOLERANCE, Fit, Problem, fit
 from tasks.machine.arrays import Array
@@ -185,10 +185,27 @@ def fit_table(
         comparison = compare_shapes(train, recipe, objective, num_outputs, options)
         recipe, penalties = comparison.chosen.recipe, dict(comparison.chosen.penalties)
     groups = Design(recipe).groups
-    spread = np.array([penalties.get(name, 0.0) for name in GROUPS])[groups]
+    spread = spread_penalties(penalties, groups)
     result, weights = fit_weights(train.inputs, train.y_true, recipe, num_outputs, objective, spread)
     used = {GROUPS[at]: penalties[GROUPS[at]] for at in np.unique(groups)}
     return FittedTable(recipe, weights, used, result.gradient, comparison)
+
+
+def refit_table(
+    fitted: FittedTable, parts: Sequence[Examples], objective: Objective, num_outputs: int, options: FitOptions
+) -> FittedTable:
+    """Fit only the weights once more, to the rows of all ``parts``, of which the first is the training part.
+
+    Penalties that were cross-validated stay the same of the sum of losses, one that was given of their mean.
+    """
+    features = np.concatenate([part.inputs for part in parts])
+    y_true = np.concatenate([part.y_true for part in parts])
+    share = len(parts[0].y_true) / len(y_true) if options.weight_decay is None else 1.0
+    penalties = {name: penalty * share for name, penalty in fitted.penalties.items()}
+    spread = spread_penalties(penalties, Design(fitted.recipe).groups)
+    result, weights = fit_weights(features, y_true, fitted.recipe, num_outputs, objective, spread)
+    means = {name: values for name, values in fitted.weights.items() if name.endswith("_means")}  # as the recipe's
+    return replace(fitted, weights=weights | means, penalties=penalties, gradient=result.gradient)
 
 
 def measure_training(fitted: FittedTable, train: Examples, objective: Objective) -> dict[str, float]:

@@ -60,7 +60,7 @@ def manifest(store: Path, name: str, version: int = 1) -> Any:
 def read_rows(store: Path, name: str, part: str, version: int = 1) -> tuple[Array, Array]:
     """The raw features and the truth of a part of a version's data."""
     arrays = safetensors.numpy.load_file(store / manifest(store, name, version)["dataset"][part]["path"])
-    return arrays["features"].astype(np.float64), arrays.get("target", arrays.get("labels"))
+    return arrays["features"].astype(np.float64), arrays["labels" if "labels" in arrays else "target"]
 
 
 def encode(features: Array, train: Array) -> Array:
@@ -131,11 +131,9 @@ def test_a_candidate_is_compared_by_its_training_part_with_that_of_the_champion(
     (gate,) = [each for each in report["gates"] if each["name"] == "champion_loss"]
     assert gate["value"] == pytest.approx(report["metrics"]["test_loss"])
     train, test = read_rows(store, "all", "train"), read_rows(store, "all", "test", version=2)
-    everything = [np.concatenate(both) for both in zip(train, read_rows(store, "all", "test"), strict=True)]
-    losses = [
-        np.mean((fit_ridge(*rows, train[0]).predict(encode(test[0], train[0])) - test[1]) ** 2) / 2
-        for rows in (train, everything)
-    ]
+    features, price = (np.concatenate(both) for both in zip(train, read_rows(store, "all", "test"), strict=True))
+    ridges = [fit_ridge(features, price, train[0]) for features, price in (train, (features, price))]
+    losses = [np.mean((ridge.predict(encode(test[0], train[0])) - test[1]) ** 2) / 2 for ridge in ridges]
     against = float(re.findall(r"against ([\d,.]+) of version 1", gate["detail"])[0].replace(",", ""))
     assert against == pytest.approx(losses[0], rel=1e-3)
     assert losses[1] < 0.99 * losses[0]
@@ -194,6 +192,7 @@ def test_copies_have_the_model_that_was_evaluated_and_damage_to_it_is_noticed(st
 @pytest.mark.slow  # three commands in processes of their own
 def test_a_frame_is_refit_from_python_until_it_is_told_otherwise(artifacts: Path, on_server: None) -> None:
     frame = sales().drop(columns="kind")
-    for options, is_refit in (({"refit": True}, True), ({"no_refit": True}, False)):
-        model = gradmill.fit(frame, "price", "all", artifacts=artifacts, shape="linear", **options)
+    for option, is_refit in (("refit", True), ("no_refit", False)):
+        options: dict[str, Any] = {"artifacts": artifacts, "shape": "linear", option: True}
+        model = gradmill.fit(frame, "price", "all", **options)
         assert ("refit" in manifest(artifacts, "all", model.version)["trained"]) is is_refit

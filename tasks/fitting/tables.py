@@ -14,7 +14,16 @@ from tasks.data.recipe import Columns, Shape
 from tasks.data.schema import Schema
 from tasks.data.statistics import fit_recipe
 from tasks.fitting.cross_validation import SHAPES, Candidate, Sample, assign_folds, choose_shape, compare_losses
-from tasks.fitting.design import GROUPS, PIECE_VALUES, Design, EncodedPieces, Inputs, add_knots, spread_penalties
+from tasks.fitting.design import (
+    GROUPS,
+    PIECE_VALUES,
+    Design,
+    EncodedPieces,
+    Inputs,
+    JoinedRows,
+    add_knots,
+    spread_penalties,
+)
 from tasks.fitting.objective import Objective
 from tasks.fitting.solver import TOLERANCE, Fit, Problem, fit
 from tasks.machine.arrays import Array
@@ -140,7 +149,7 @@ def _average(losses: Array, row_weights: Array) -> float:
 
 @use_one_thread
 def fit_weights(
-    features: Array,
+    features: Array | JoinedRows,
     y_true: Array,
     recipe: Columns,
     num_outputs: int,
@@ -156,7 +165,7 @@ def fit_weights(
     penalties = np.broadcast_to(np.asarray(penalties, np.float64), design.groups.shape)
     scaled, unscaled = scale_target(y_true, recipe, objective)
     is_resident = len(features) * (len(penalties) + 1) <= MAX_RESIDENT
-    inputs = design.encode(features) if is_resident else EncodedPieces(features, design)
+    inputs = design.encode(features[:]) if is_resident else EncodedPieces(features, design)
     problem = Problem(inputs, scaled, unscaled, num_outputs)
     result = fit(problem, penalties, tolerance=tolerance)
     means = average_inputs(inputs)
@@ -198,7 +207,7 @@ def refit_table(
 
     Penalties that were cross-validated stay the same of the sum of losses, one that was given of their mean.
     """
-    features = np.concatenate([part.inputs for part in parts])
+    features = JoinedRows([part.inputs for part in parts])
     y_true = np.concatenate([part.y_true for part in parts])
     share = len(parts[0].y_true) / len(y_true) if options.weight_decay is None else 1.0
     penalties = {name: penalty * share for name, penalty in fitted.penalties.items()}

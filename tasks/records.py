@@ -231,7 +231,7 @@ class ExportedModel(Record):
     """A self-contained ONNX file, its description, the verdicts on it, and its predictions on the test split."""
 
     onnx: FileRef
-    evaluated: FileRef | None = None  # the ONNX file of the weights before a refit
+    evaluated_onnx: FileRef | None = None  # that of the weights before a refit
     metadata: FileRef
     sample: FileRef
     weights: FileRef | None = None  # of a tabular model, in raw units

@@ -68,10 +68,10 @@ def train_table(run: RunFolder, prepared: PreparedDataset, training: Training) -
     if training.refit:
         others = filter(None, (prepared.validation, prepared.test))
         parts = [train, *(read_split(file, prepared) for file in others)]
-        refitted = refit_table(fitted, parts, objective, num_outputs, options)
-        refit_weights = write_weights(refitted, "refit-weights.safetensors")
+        refit_model = refit_table(fitted, parts, objective, num_outputs, options)
+        refit_weights = write_weights(refit_model, "refit-weights.safetensors")
         num_examples = sum(len(part.y_true) for part in parts)
-        refit = Refit(num_examples=num_examples, penalties=refitted.penalties, gradient=refitted.gradient)
+        refit = Refit(num_examples=num_examples, penalties=refit_model.penalties, gradient=refit_model.gradient)
         print_message(f"fitted once more, to all {num_examples:,} rows", short="")
     return TrainedModel(
         weights=weights,

@@ -150,11 +150,11 @@ def test_a_candidate_is_compared_by_its_training_part_with_that_of_the_champion(
 def test_evaluate_measures_no_row_by_weights_that_were_fitted_to_it_without_a_word(store: Path, made: Path) -> None:
     judged = ask("evaluate", "all")
     assert judged["metrics"] == pytest.approx(judged["published"], rel=1e-5)
-    assert (judged["before_refit"], judged["trained_on"]) == (True, 0)
+    assert (judged["is_before_refit"], judged["trained_on"]) == (True, 0)
     assert judged["model_sha256"] == manifest(store, "all")["files"]["evaluated.onnx"]
     assert "the published ones were fitted on these rows, too" in typed("evaluate", "all").stdout
     its_own = ask("evaluate", "all", made / "t.csv")
-    assert (its_own["before_refit"], its_own["trained_on"], its_own["rows"]) == (False, ROWS, ROWS)
+    assert (its_own["is_before_refit"], its_own["trained_on"], its_own["rows"]) == (False, ROWS, ROWS)
     refused(4, f"evaluate all {made / 't.csv'} --unseen", "the version was trained on every row")
     assert ask("evaluate", "plain", made / "t.csv")["trained_on"] == manifest(store, "plain")["dataset"]["num_train"]
     notes = {

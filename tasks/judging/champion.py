@@ -130,10 +130,10 @@ def judge_beside(first: Manifest, second: Manifest) -> tuple[GateVerdict, ...]:
         DataError: a version is damaged, the second's prepared test rows are gone, or this release does not take its
             settings.
     """
-    path = artifact_paths.version(second.name, second.version) / second.evaluated
+    path = artifact_paths.version(second.name, second.version) / second.evaluated_file
     asked = second.parameters.model_dump(exclude_none=True)
     prepared = PreparedDataset(**dict(second.dataset), recipe=second.recipe, raw_test=second.dataset.test)
-    model = FileRef(path=path, sha256=second.files[second.evaluated])
+    model = FileRef(path=path, sha256=second.files[second.evaluated_file])
     settings = Training.drop_removed(asked["training"]) | {"defaults": second.dataset.defaults}
     try:
         bounds, training = Gates.model_validate(asked.get("gates", {})), Training.model_validate(settings)

@@ -120,7 +120,7 @@ def evaluate_version(
     return EvaluationResult(
         name=manifest.name,
         version=manifest.version,
-        model_sha256=manifest.files[manifest.evaluated if parameters.data is None else ONNX],
+        model_sha256=manifest.files[manifest.evaluated_file if parameters.data is None else ONNX],
         **dict(measured),
         published={name: known[each] for name, each in PUBLISHED.items() if each in known and name in measured.metrics},
         published_rows=manifest.dataset.num_test,
@@ -131,7 +131,7 @@ def evaluate_version(
         blocks=(num_units or 1) if in_time else None,
         trained_on=None if labelled.was_trained is None else int(np.count_nonzero(labelled.was_trained)),
         unseen=parameters.unseen,
-        before_refit=manifest.trained.refit is not None and parameters.data is None,
+        is_before_refit=manifest.trained.refit is not None and parameters.data is None,
         changes=labelled.changes,
         periods=tuple(periods),
     )

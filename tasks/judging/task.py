@@ -252,7 +252,8 @@ def judge_table(candidate: Candidate, bounds: Gates) -> Iterator[GateVerdict]:
     if fit := candidate.trained.fit:
         gradient, rows = fit.gradient, "all training rows"
         if refit := candidate.trained.refit:
-            gradient, rows = max(gradient, refit.gradient), f"{rows}, or of the refit on all rows if that is larger"
+            gradient = float(np.maximum(gradient, refit.gradient))  # unlike max(), this keeps NaN
+            rows += ", or of the refit on all rows if that is larger"
         detail = f"the gradient's norm on {rows}, as a share of that at zero weights"
         yield gates.judge("converged", gradient, maximum=bounds.max_gradient, detail=detail)
 

@@ -21,7 +21,7 @@ from tasks.serving.contract import ModelMetadata, open_inference_metadata
 from tasks.serving.drift import Histogram
 from tasks.serving.task import TASKS
 from tasks.store import artifact_paths, folders, verified_files
-from tasks.store.artifact_paths import CHECKSUMS, EVALUATED, MANIFEST, METADATA, ONNX, SAMPLE, VERSION
+from tasks.store.artifact_paths import CHECKSUMS, EVALUATED_ONNX, MANIFEST, METADATA, ONNX, SAMPLE, VERSION
 from tasks.store.documents import Document, RootDocument
 from tasks.store.record_base import FileRef, Sha256
 
@@ -187,9 +187,9 @@ class Manifest(Lineage):
         return self
 
     @property
-    def evaluated(self) -> FileName:
+    def evaluated_file(self) -> FileName:
         """The ONNX file that the figures are of, and by which the version is compared: no test row was fitted."""
-        return EVALUATED if EVALUATED in self.files else ONNX
+        return EVALUATED_ONNX if EVALUATED_ONNX in self.files else ONNX
 
     @property
     def metadata(self) -> ModelMetadata:
@@ -413,7 +413,7 @@ def read_evaluated_model(name: str, number: int) -> bytes:
         DataError: a file is damaged, or the pointer does not fit the champion.
     """
     folder, published = artifact_paths.version(name, number), read_model(name, number)
-    filename = read_manifest(folder).evaluated
+    filename = read_manifest(folder).evaluated_file
     return published if filename == ONNX else read_file(folder, filename)
 
 

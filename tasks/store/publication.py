@@ -145,7 +145,7 @@ def write_version_files(
     Raises:
         DataError: a file of the run has changed since it was written.
     """
-    models = exported.onnx, exported.evaluated, exported.weights
+    models = exported.onnx, exported.evaluated_onnx, exported.weights
     files = filter(None, (*models, exported.sample, lineage.dataset.report, *pictures))
     contents = {file.path.name: verified_files.read(file) for file in files}
     contents[METADATA] = lineage.describe_model(number).to_json()

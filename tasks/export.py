@@ -14,7 +14,7 @@ from tasks.records import ExportedModel, PreparedDataset, TrainedModel
 from tasks.serving import contract, raw_units, runtime
 from tasks.stage import stage
 from tasks.store import atomic, verified_files
-from tasks.store.artifact_paths import METADATA, ONNX, SAMPLE, WEIGHTS
+from tasks.store.artifact_paths import EVALUATED_ONNX, METADATA, ONNX, SAMPLE, WEIGHTS
 from tasks.store.record_base import FileRef
 from tasks.store.run_folder import RunFolder
 
@@ -32,9 +32,17 @@ def export(
     with parity.start_fresh_process() as stranger:
         from tasks.serving import onnx_graph
 
-        weights = safetensors.numpy.load(verified_files.read(trained.weights))
+        def write_model(weights: raw_units.Weights, training: Training) -> bytes:
+            description = onnx_graph.describe_model(prepared, training)
+            return onnx_graph.write_model(weights, recipe, signature, description)
+
+        weights, evaluated_onnx = safetensors.numpy.load(verified_files.read(trained.weights)), None
         recipe, signature = prepared.recipe, prepared.signature
-        content = onnx_graph.write_model(weights, recipe, signature, onnx_graph.describe_model(prepared, training))
+        if trained.refit_weights:
+            content = write_model(weights, training.model_copy(update={"refit": False}))
+            evaluated_onnx = atomic.write_bytes(run.file(EVALUATED_ONNX), content, is_durable=False)
+            weights = safetensors.numpy.load(verified_files.read(trained.refit_weights))
+        content = write_model(weights, training)
         session = runtime.open_session(content, Device.CPU)
         in_float32, profile = parity.compare_with_weights(session, weights, prepared, bounds)
         in_float64 = parity.compare_in_float64(session, weights, prepared, bounds)
@@ -48,6 +56,7 @@ def export(
         served = parity.judge_servability(stranger, model, metadata.path, stored.path, bounds, tolerance)
     made = ExportedModel(
         onnx=model,
+        evaluated_onnx=evaluated_onnx,
         metadata=metadata,
         sample=stored,
         weights=stored_weights,

@@ -23,6 +23,8 @@ def judge(run: RunFolder, parameters: EvaluateParameters) -> EvaluationResult:
     """
     number, model = model_folder.load_model(parameters.name, parameters.version)
     manifest = model_folder.find_manifest(parameters.name, number)
+    if parameters.data is None:  # rows that refit weights were fitted to
+        model = model_folder.read_evaluated_model(parameters.name, number)
     with tempfile.TemporaryDirectory(prefix="rows-", dir=run.path) as scratch:
         result = evaluate_version(manifest, model, parameters, Path(scratch))
     atomic.write_json(run.file("judged.json"), result.model_dump(mode="json"))

@@ -44,7 +44,8 @@ def publish(
                 may_publish, detail = False, f"equal to version {held}, which was rolled back from and is gone"
         if not unchanged:
             bounds, training = parameters.gates, parameters.training
-            comparison = compare_with_published(name, exported.onnx, prepared, bounds, training)
+            candidate = exported.evaluated_onnx or exported.onnx
+            comparison = compare_with_published(name, candidate, prepared, bounds, training)
             gates.raise_if_failed(ChampionGates(gates=comparison.gates), comparison.gates, run)
         if not unchanged and may_publish:
             if kept is None:

@@ -140,10 +140,20 @@ class TableFit(PersistedRecord):
         return f"{said}; cross-validated loss: {', '.join(named)}"
 
 
+class Refit(PersistedRecord):
+    """How a table's published weights were fitted once more, to all rows, in the shape that was evaluated."""
+
+    num_examples: int  # training, validation and test
+    penalties: dict[str, float]  # by group of weights, of the mean loss
+    gradient: float  # its norm, as in ``TableFit``
+
+
 class TrainedModel(Record):
     """The weights, for tables as in ``tasks/serving/raw_units.py``, else ``W`` ``(inputs, outputs)`` and ``b``."""
 
     weights: FileRef
+    refit_weights: FileRef | None = None  # those to publish, where ``weights`` are only evaluated
+    refit: Refit | None = None
     device: str
     learning_curve: tuple[Epoch, ...] = ()  # of a network
     picture: FileRef | None = None
@@ -221,6 +231,7 @@ class ExportedModel(Record):
     """A self-contained ONNX file, its description, the verdicts on it, and its predictions on the test split."""
 
     onnx: FileRef
+    evaluated_onnx: FileRef | None = None  # that of the weights before a refit
     metadata: FileRef
     sample: FileRef
     weights: FileRef | None = None  # of a tabular model, in raw units

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, cast
 from tasks.errors import TrainingDiverged
 from tasks.machine.run_messages import print_message
 from tasks.parameters import Training, Use
-from tasks.records import PreparedDataset, TableFit, TrainedModel
+from tasks.records import PreparedDataset, Refit, TableFit, TrainedModel
 from tasks.stage import gpu_lock, stage
 from tasks.store import atomic
+from tasks.store.record_base import FileRef
 from tasks.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @stage()
 def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> TrainedModel:
-    """Train a model; write ``weights.safetensors`` and, of a network, the learning curve into the run's folder.
+    """Train a model; write its weights and, of a network, the learning curve into the run's folder.
 
     Raises:
         UsageError: too few examples are left for training, or are held out, to be meaningful.
@@ -34,7 +35,14 @@ def train_table(run: RunFolder, prepared: PreparedDataset, training: Training) -
 
     from tasks.data.prepared_splits import read_split
     from tasks.fitting.objective import Objective
-    from tasks.fitting.tables import FitOptions, fit_table, measure_training
+    from tasks.fitting.tables import FitOptions, FittedTable, fit_table, measure_training, refit_table
+
+    def write_weights(fitted: FittedTable, filename: str) -> FileRef:
+        weights = {name: np.ascontiguousarray(values) for name, values in fitted.weights.items()}
+        if not all(np.isfinite(values.astype(np.float32)).all() for values in weights.values()):
+            action = "give a --weight-decay, or leave out columns of huge values"
+            raise TrainingDiverged("weights beyond the range of float32", "finite weights", action)
+        return atomic.write_bytes(run.file(filename), safetensors.numpy.save(weights), is_durable=False)
 
     train = read_split(prepared.train, prepared)
     objective = Objective.choose(training, prepared)
@@ -44,10 +52,9 @@ def train_table(run: RunFolder, prepared: PreparedDataset, training: Training) -
         weight_decay=None if isinstance(decay, str) else decay,
         is_by_time=bool(prepared.split and prepared.split.is_by_time),
     )
-    fitted = fit_table(train, cast("Columns", prepared.recipe), objective, max(1, len(prepared.class_names)), options)
-    if not all(np.isfinite(weights.astype(np.float32)).all() for weights in fitted.weights.values()):
-        found = "weights beyond the range of float32"
-        raise TrainingDiverged(found, "finite weights", "give a --weight-decay, or leave out columns of huge values")
+    num_outputs = max(1, len(prepared.class_names))
+    fitted = fit_table(train, cast("Columns", prepared.recipe), objective, num_outputs, options)
+    weights = write_weights(fitted, "weights.safetensors")
     fit = TableFit(
         shape=fitted.recipe.shape,
         penalties=fitted.penalties,
@@ -57,9 +64,19 @@ def train_table(run: RunFolder, prepared: PreparedDataset, training: Training) -
         **measure_training(fitted, train, objective),
     )
     print_message(fit.sentence, short=fit.sentence.partition("; ")[0])
-    content = safetensors.numpy.save({name: np.ascontiguousarray(each) for name, each in fitted.weights.items()})
+    refit, refit_weights = None, None
+    if training.refit:
+        others = filter(None, (prepared.validation, prepared.test))
+        parts = [train, *(read_split(file, prepared) for file in others)]
+        refit_model = refit_table(fitted, parts, objective, num_outputs, options)
+        refit_weights = write_weights(refit_model, "refit-weights.safetensors")
+        num_examples = sum(len(part.y_true) for part in parts)
+        refit = Refit(num_examples=num_examples, penalties=refit_model.penalties, gradient=refit_model.gradient)
+        print_message(f"fitted once more, to all {num_examples:,} rows", short="")
     return TrainedModel(
-        weights=atomic.write_bytes(run.file("weights.safetensors"), content, is_durable=False),
+        weights=weights,
+        refit_weights=refit_weights,
+        refit=refit,
         device="cpu",
         num_examples=len(train.y_true),
         recipe=fitted.recipe,

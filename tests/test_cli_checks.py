@@ -321,6 +321,8 @@ SAID = {  # the exit code, and what is printed
     "retrain houses --device cuda": "2: --device cuda with a table | tables need no GPU",
     f"{PICTURES} pictures --shape curves": "2: --shape with pets | your own tables",
     "retrain --shape curves": "2: your own tables",
+    f"{PICTURES} pictures --refit": "2: --refit with pets | your own tables",
+    "retrain --refit": "2: your own tables",
     f"retrain {TRAIN} --shape steps": "2: --shape steps | 'linear', 'curves', 'pairs' or 'auto'",
     "promote houses 9": "2: houses has no version 9",
     "predict t.csv --name houses --version 9": "2: houses has no version 9",

@@ -14,11 +14,11 @@ from sklearn.preprocessing import OneHotEncoder, SplineTransformer, StandardScal
 from prepared_tables import column
 from tasks.data.prepared_splits import Examples
 from tasks.data.recipe import Columns, Target
-from tasks.fitting import tables
+from tasks.fitting import design, tables
 from tasks.fitting.cross_validation import Folds, PenaltySearch, RidgeFits, assign_folds
-from tasks.fitting.design import Design, add_knots, place_knots, screen_pairs
+from tasks.fitting.design import Design, add_knots, place_knots, screen_pairs, spread_penalties
 from tasks.fitting.objective import Objective
-from tasks.fitting.tables import FitOptions, FittedTable, fit_table, fit_weights
+from tasks.fitting.tables import FitOptions, FittedTable, fit_table, fit_weights, refit_table
 from tasks.parameters import Loss
 from tasks.serving import raw_units
 
@@ -235,6 +235,28 @@ def test_order_of_rows_and_memory_change_nothing(monkeypatch: pytest.MonkeyPatch
     assert again.penalties == pytest.approx(fitted.penalties)
     for name, expected in fitted.weights.items():
         assert_allclose(again.weights[name], expected, rtol=0, atol=1e-9)
+
+
+def test_a_refit_has_the_weights_of_a_fit_to_all_rows_wherever_these_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Table(num_rows=3000)
+    y = draw_target(table, "pairs")
+    recipe = table.make_recipe(y)
+    objective, options = Objective(Loss.SQUARED, scale=recipe.target_scaling.scale), FitOptions()
+    rows = Examples(table.features, y, table.keys)
+    parts = [
+        Examples(*(values[part] for values in rows)) for part in (slice(2000), slice(2000, 2100), slice(2100, None))
+    ]
+    fitted = fit_table(parts[0], recipe, objective, 1, options)
+    monkeypatch.setattr(tables, "MAX_RESIDENT", 0)
+    monkeypatch.setattr(design, "PIECE_VALUES", 90_000)  # so that some pieces have rows of two parts
+    refitted = refit_table(fitted, parts, objective, 1, options)
+    assert refitted.penalties == pytest.approx({name: each * 2 / 3 for name, each in fitted.penalties.items()})
+    spread = spread_penalties(refitted.penalties, Design(fitted.recipe).groups)
+    monkeypatch.undo()
+    _, expected = fit_weights(rows.inputs, y, fitted.recipe, 1, objective, spread)
+    for name in expected.keys() - {"kink_means", "product_means"}:
+        assert_allclose(refitted.weights[name], expected[name], rtol=0, atol=1e-9)
+    assert all(refitted.weights[name] is fitted.weights[name] for name in ("kink_means", "product_means"))
 
 
 def test_one_given_penalty_holds_for_all_weights() -> None:

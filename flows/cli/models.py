@@ -237,6 +237,8 @@ def _list_facts(name: str, number: int) -> Iterator[tuple[str, str]]:
             yield label, f"{figure.replace('_', ' '):<20}{format_number(first, 3)} to {format_number(last, 3)}"
             label = ""
     trained = manifest.trained
+    if trained.refit:
+        yield "weights", trained.refit_sentence
     if trained.kept_epoch != trained.num_epochs:
         kept = f"the weights of epoch {trained.kept_epoch} of {trained.num_epochs}"
         yield "kept", f"{kept}, whose validation loss was the smallest"

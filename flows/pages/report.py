@@ -42,6 +42,7 @@ class RetrainReport(BaseModel):
     name: str
     implementation: str
     shape: str = ""  # of a table's model
+    refit_rows: int | None = None  # rows that the published weights were fitted to, after the evaluated ones
     outcome: Literal["published", "unchanged", "refused", "judged"]
     detail: str = ""  # how it is known that the model is unchanged, or must not be published
     version: int | None
@@ -63,7 +64,8 @@ class RetrainReport(BaseModel):
     @property
     def kind(self) -> str:
         """Which model it is: a table's shape, or the book's implementation."""
-        return f"shape {self.shape}" if self.shape else self.implementation
+        refit = f", refit on {self.refit_rows:,} rows" if self.refit_rows else ""
+        return f"shape {self.shape}{refit}" if self.shape else self.implementation
 
     @property
     def was_trained(self) -> bool:
@@ -134,10 +136,12 @@ def describe_retrain(run: RunFolder, parameters: RetrainParameters) -> RetrainRe
     predicted = record.find_result("predict", records.Prediction)
     stays = model_folder.find_manifest(name, version) if UNCHANGED in record.stages and version else None
     trained, evaluated = record.stages.get("train", {}), record.stages.get("evaluate", {})
+    refit = (stays.trained.model_dump() if stays else trained).get("refit") or {}
     return RetrainReport(
         model=training.model,
         name=name,
         implementation=training.implementation,
+        refit_rows=refit.get("num_examples"),
         shape=(stays.trained.shape if stays else (trained.get("fit") or {}).get("shape", "")),
         outcome=published.outcome if published else "refused",
         detail=published.detail if published else "",

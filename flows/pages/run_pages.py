@@ -303,6 +303,8 @@ def list_evaluation_facts(result: EvaluationResult) -> Iterator[tuple[str, str]]
         yield "trained on", f"{result.trained_on:,} of these rows: --unseen leaves them out"
     else:
         yield "trained on", "none of these rows"
+    if result.is_before_refit:
+        yield "weights", "those fitted on the training rows; the published ones were fitted on these rows, too"
     for change in result.changes:
         yield "data", change.sentence
     if result.worse:

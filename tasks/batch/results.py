@@ -34,6 +34,7 @@ from tasks.store.verified_files import Fingerprint
 
 T = TypeVar("T")
 UNKNOWN_CLASS = "of a class that the model does not know, counted as wrong"  # is said behind a number of rows
+FITTED_ROWS = "that the weights were fitted to: their figures say nothing about new rows"
 TARGET_TOO_LARGE = "with a target beyond float32, left out of the figures"
 LARGEST = np.finfo(np.float32).max
 UNSEEN = (" is missing", ", a level that the model has not seen")  # ends of reasons that ``--unknown`` decides on
@@ -152,6 +153,7 @@ def finish(folder: Path, job: Job, parameters: PredictParameters, seconds: float
     check_rejects(folder, job, footers.values())
     counts: Counts = functools.reduce(operator.add, footers.values())
     version, metrics = read_version(job.model.path.parent), measure_score(counts.score or {})
+    has_fitted_rows = parameters.input is None and bool(model_folder.read_manifest(job.model.path.parent).trained.refit)
     done = job.model_copy(
         update={
             "status": "done",
@@ -161,7 +163,7 @@ def finish(folder: Path, job: Job, parameters: PredictParameters, seconds: float
             "worse": _describe_worse(job, metrics, int((counts.score or {}).get("rows", 0))),
             "profile": counts.profile,
             "drift": drift.judge_drift(version.reference, counts.profile, parameters.max_drift),
-            "notes": counts.notes,
+            "notes": counts.notes | ({FITTED_ROWS: job.rows} if has_fitted_rows else {}),
             "seconds": round(seconds, 3),
             "finished_at": model_folder.format_now("milliseconds"),
         }

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from tasks.data.recipe import Columns, Shape
-from tasks.fitting.design import GROUPS, Design, Inputs, add_knots, screen_pairs
+from tasks.fitting.design import GROUPS, Design, Inputs, add_knots, screen_pairs, spread_penalties
 from tasks.fitting.objective import Objective
 from tasks.fitting.solver import DENSE_INPUTS, Moments, Problem, Whitening
 from tasks.machine.arrays import Array
@@ -206,7 +206,7 @@ class PenaltySearch:
 
     def spread(self, penalties: Penalties) -> Array:
         """The penalty of each input ``(inputs,)``."""
-        return np.array([penalties.get(name, 0.0) for name in GROUPS])[self.groups]
+        return spread_penalties(penalties, self.groups)
 
     def compare(self, penalties: Penalties) -> float:
         """The mean loss, computed once."""

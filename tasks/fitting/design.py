@@ -6,7 +6,7 @@ order among the weights). Indicators are sparse; a row has at most one entry in 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, Self
@@ -189,11 +189,29 @@ class Design:
         return named
 
 
+class JoinedRows:
+    """The raw rows ``(n, columns)`` of several files, one after the other; only the rows of a slice are in memory."""
+
+    def __init__(self, parts: Sequence[Array]) -> None:
+        self.parts = parts
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def __getitem__(self, rows: slice) -> Array:
+        start, stop, _ = rows.indices(len(self))
+        pieces, first = list[Array](), 0
+        for part in self.parts:
+            pieces.append(part[max(0, start - first) : max(0, stop - first)])
+            first += len(part)
+        return np.concatenate(pieces)
+
+
 @dataclass(frozen=True)
 class EncodedPieces:
     """The same inputs for more rows than should be encoded in memory: they are encoded anew in each pass."""
 
-    features: Array
+    features: Array | JoinedRows
     design: Design
 
     def __len__(self) -> int:
@@ -205,6 +223,11 @@ class EncodedPieces:
         for start in range(0, len(self), size):
             rows = slice(start, start + size)
             yield rows, self.design.encode(self.features[rows])
+
+
+def spread_penalties(penalties: Mapping[str, float], groups: Array) -> Array:
+    """The penalty of each input ``(inputs,)``, from those of the groups."""
+    return np.array([penalties.get(name, 0.0) for name in GROUPS])[groups]
 
 
 def make_indicators(slots: Array, width: int, values: Array | None = None) -> Any:

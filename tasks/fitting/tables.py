@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -14,7 +14,16 @@ from tasks.data.recipe import Columns, Shape
 from tasks.data.schema import Schema
 from tasks.data.statistics import fit_recipe
 from tasks.fitting.cross_validation import SHAPES, Candidate, Sample, assign_folds, choose_shape, compare_losses
-from tasks.fitting.design import GROUPS, PIECE_VALUES, Design, EncodedPieces, Inputs, add_knots
+from tasks.fitting.design import (
+    GROUPS,
+    PIECE_VALUES,
+    Design,
+    EncodedPieces,
+    Inputs,
+    JoinedRows,
+    add_knots,
+    spread_penalties,
+)
 from tasks.fitting.objective import Objective
 from tasks.fitting.solver import TOLERANCE, Fit, Problem, fit
 from tasks.machine.arrays import Array
@@ -140,7 +149,7 @@ def _average(losses: Array, row_weights: Array) -> float:
 
 @use_one_thread
 def fit_weights(
-    features: Array,
+    features: Array | JoinedRows,
     y_true: Array,
     recipe: Columns,
     num_outputs: int,
@@ -156,7 +165,7 @@ def fit_weights(
     penalties = np.broadcast_to(np.asarray(penalties, np.float64), design.groups.shape)
     scaled, unscaled = scale_target(y_true, recipe, objective)
     is_resident = len(features) * (len(penalties) + 1) <= MAX_RESIDENT
-    inputs = design.encode(features) if is_resident else EncodedPieces(features, design)
+    inputs = design.encode(features[:]) if is_resident else EncodedPieces(features, design)
     problem = Problem(inputs, scaled, unscaled, num_outputs)
     result = fit(problem, penalties, tolerance=tolerance)
     means = average_inputs(inputs)
@@ -185,10 +194,27 @@ def fit_table(
         comparison = compare_shapes(train, recipe, objective, num_outputs, options)
         recipe, penalties = comparison.chosen.recipe, dict(comparison.chosen.penalties)
     groups = Design(recipe).groups
-    spread = np.array([penalties.get(name, 0.0) for name in GROUPS])[groups]
+    spread = spread_penalties(penalties, groups)
     result, weights = fit_weights(train.inputs, train.y_true, recipe, num_outputs, objective, spread)
     used = {GROUPS[at]: penalties[GROUPS[at]] for at in np.unique(groups)}
     return FittedTable(recipe, weights, used, result.gradient, comparison)
+
+
+def refit_table(
+    fitted: FittedTable, parts: Sequence[Examples], objective: Objective, num_outputs: int, options: FitOptions
+) -> FittedTable:
+    """Fit only the weights once more, to the rows of all ``parts``, of which the first is the training part.
+
+    Penalties that were cross-validated stay the same of the sum of losses, one that was given of their mean.
+    """
+    features = JoinedRows([part.inputs for part in parts])
+    y_true = np.concatenate([part.y_true for part in parts])
+    share = len(parts[0].y_true) / len(y_true) if options.weight_decay is None else 1.0
+    penalties = {name: penalty * share for name, penalty in fitted.penalties.items()}
+    spread = spread_penalties(penalties, Design(fitted.recipe).groups)
+    result, weights = fit_weights(features, y_true, fitted.recipe, num_outputs, objective, spread)
+    means = {name: values for name, values in fitted.weights.items() if name.endswith("_means")}  # as the recipe's
+    return replace(fitted, weights=weights | means, penalties=penalties, gradient=result.gradient)
 
 
 def measure_training(fitted: FittedTable, train: Examples, objective: Objective) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """A candidate compared with the champion and the best version, all measured on the same test rows in the same run.
 
-Each version is fed these rows through its own recipe, and compared on those that it was not trained on. The champion
+Each version is fed these rows through its own recipe, and compared on those that it was not trained on. Of a version
+that was refit on all rows, the model of its training part is compared, and so is that of a candidate. The champion
 takes the place of the best version only if it is better by more than the margin, and than chance explains. So small
 losses cannot add up, and no version is the best because it was lucky with a few rows. Versions that were rolled back
 from are held for being bad, whatever their figures say: nothing is compared with them.
@@ -129,10 +130,10 @@ def judge_beside(first: Manifest, second: Manifest) -> tuple[GateVerdict, ...]:
         DataError: a version is damaged, the second's prepared test rows are gone, or this release does not take its
             settings.
     """
-    path = artifact_paths.version(second.name, second.version) / artifact_paths.ONNX
+    path = artifact_paths.version(second.name, second.version) / second.evaluated_file
     asked = second.parameters.model_dump(exclude_none=True)
     prepared = PreparedDataset(**dict(second.dataset), recipe=second.recipe, raw_test=second.dataset.test)
-    model = FileRef(path=path, sha256=second.files[artifact_paths.ONNX])
+    model = FileRef(path=path, sha256=second.files[second.evaluated_file])
     settings = Training.drop_removed(asked["training"]) | {"defaults": second.dataset.defaults}
     try:
         bounds, training = Gates.model_validate(asked.get("gates", {})), Training.model_validate(settings)
@@ -168,8 +169,8 @@ def _ask_versions(
 
 
 def _open_version(name: str, number: int) -> Any:
-    path = artifact_paths.version(name, number) / artifact_paths.ONNX
-    return runtime.open_session(model_folder.read_model(name, number), Device.CPU, path)
+    path = artifact_paths.version(name, number)
+    return runtime.open_session(model_folder.read_evaluated_model(name, number), Device.CPU, path)
 
 
 def score_by_session(session: Any, rows: Array) -> Array:

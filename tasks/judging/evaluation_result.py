@@ -47,6 +47,7 @@ class EvaluationResult(RowMetrics):
     blocks: int | None = None  # of consecutive rows, where the split is by time
     trained_on: int | None  # rows that the version was trained on; None if unknown
     unseen: bool  # whether these were left out
+    is_before_refit: bool = False  # whether the weights were those of the training part, which were not published
     changes: tuple[Finding, ...] = ()  # compared with the data that the version was made from
     periods: tuple[PeriodMetrics, ...] = ()
 

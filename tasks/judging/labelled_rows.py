@@ -84,7 +84,9 @@ class LabelledRows(NamedTuple):
 def evaluate_version(
     manifest: Manifest, model: bytes, parameters: EvaluateParameters, scratch: Path
 ) -> EvaluationResult:
-    """Measure a version, given its manifest and ONNX file; data that are read lie in the folder ``scratch``.
+    """Measure a version, given its manifest and an ONNX file; data that are read lie in the folder ``scratch``.
+
+    The ``model`` is the published one, or, without data, the one that the version's figures are of.
 
     Raises:
         UsageError: the rows are not of the kind that the version takes.
@@ -118,7 +120,7 @@ def evaluate_version(
     return EvaluationResult(
         name=manifest.name,
         version=manifest.version,
-        model_sha256=manifest.files[ONNX],
+        model_sha256=manifest.files[manifest.evaluated_file if parameters.data is None else ONNX],
         **dict(measured),
         published={name: known[each] for name, each in PUBLISHED.items() if each in known and name in measured.metrics},
         published_rows=manifest.dataset.num_test,
@@ -129,6 +131,7 @@ def evaluate_version(
         blocks=(num_units or 1) if in_time else None,
         trained_on=None if labelled.was_trained is None else int(np.count_nonzero(labelled.was_trained)),
         unseen=parameters.unseen,
+        is_before_refit=manifest.trained.refit is not None and parameters.data is None,
         changes=labelled.changes,
         periods=tuple(periods),
     )
@@ -243,10 +246,12 @@ def _keep_useful_advice(finding: Finding) -> Finding:
 
 
 def _find_trained(manifest: Manifest, digests: Array) -> Array | None:
-    """Which rows of these digests are among the version's training rows; None if its training rows are unknown."""
+    """Which rows of these digests the version's weights were fitted to; None if its training rows are unknown."""
     if (rows := manifest.dataset.rows) is None:
         return None
-    return np.isin(digests, read_arrays(rows, "restore it from a backup")["train"])
+    known = read_arrays(rows, "restore it from a backup")
+    parts = row_hash.PARTS if manifest.trained.refit else ("train",)
+    return np.isin(digests, np.concatenate([known[part] for part in parts]))
 
 
 def _read_images(manifest: Manifest, source: str, max_rejects: float, scratch: Path) -> LabelledRows:

@@ -250,8 +250,12 @@ def judge_table(candidate: Candidate, bounds: Gates) -> Iterator[GateVerdict]:
     """Judge by the best constant, and by what is left of the gradient."""
     yield from judge_by_baselines(candidate, bounds)
     if fit := candidate.trained.fit:
-        detail = "the gradient's norm on all training rows, as a share of that at zero weights"
-        yield gates.judge("converged", fit.gradient, maximum=bounds.max_gradient, detail=detail)
+        gradient, rows = fit.gradient, "all training rows"
+        if refit := candidate.trained.refit:
+            gradient = float(np.maximum(gradient, refit.gradient))  # unlike max(), this keeps NaN
+            rows += ", or of the refit on all rows if that is larger"
+        detail = f"the gradient's norm on {rows}, as a share of that at zero weights"
+        yield gates.judge("converged", gradient, maximum=bounds.max_gradient, detail=detail)
 
 
 def draw_periods(candidate: Candidate) -> Drawings:
@@ -262,9 +266,11 @@ def draw_periods(candidate: Candidate) -> Drawings:
 
 
 def measure_coefficients(candidate: Candidate) -> Metrics:
-    """The weights of a table's columns and levels in raw units; for classes only if there are not too many."""
-    recipe, names = candidate.prepared.recipe, candidate.prepared.class_names
-    folded = raw_units.fold_weights(candidate.weights, recipe, np.float64)
+    """The published weights of a table's columns and levels in raw units; for many classes none."""
+    recipe, names, weights = candidate.prepared.recipe, candidate.prepared.class_names, candidate.weights
+    if file := candidate.trained.refit_weights:
+        weights = safetensors.numpy.load(verified_files.read(file))
+    folded = raw_units.fold_weights(weights, recipe, np.float64)
     if names and folded.W.size + folded.effects.size + folded.pair_weights.size > MOST_WEIGHTS:
         return {}
     found = {

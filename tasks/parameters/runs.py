@@ -142,7 +142,7 @@ class LearningParameters(ParameterModel):
 
 def refuse_setting(parameters: LearningParameters, name: str) -> UsageError:
     """The error for a training setting that does not apply to this model and its data."""
-    flag = option_of(Training.model_fields[name]).flag or spell_flag(name)
+    flag = option_of(Training.model_fields[name]).flag.partition("/")[0] or spell_flag(name)
     if parameters.use in Use.TABLES:
         return UsageError(f"{flag} with a table", CONVERGED, f"leave {flag} out")
     words = WORDS[Training.use_of(name)]

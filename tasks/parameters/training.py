@@ -152,6 +152,14 @@ class Training(ParameterModel):
     weight_decay: WeightDecay = WEIGHT_DECAY
     shape: ShapeOption = SHAPE
     class_weight: ClassWeight = CLASS_WEIGHT
+    refit: bool = declare_field(
+        False,
+        "Publish weights that are fitted once more on all rows, after the fit to the training part was evaluated; kept "
+        "with the name.",
+        Use.TABLES,
+        flag="--refit/--no-refit",
+        exclude_if=lambda refit: not refit,  # so that other documents, and ONNX files, are as they were before it
+    )
     validation: float = declare_field(
         0.0, "The share of training examples to hold out and watch.", Use.IN_EPOCHS, ge=0, lt=1
     )

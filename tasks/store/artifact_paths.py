@@ -133,6 +133,7 @@ credential = _child(prefect_home, "credential")  # the credential that its serve
 tickets = _child(prefect_home, "tickets")  # one empty file, named by a digest, for each unused link to the landing page
 
 ONNX = "model.onnx"
+EVALUATED_ONNX = "evaluated.onnx"  # of a refit version: the model of the training part, which was evaluated
 METADATA = "metadata.json"
 SAMPLE = "sample.npz"
 WEIGHTS = "weights.npz"  # the weights of a tabular model, in raw units

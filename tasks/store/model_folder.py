@@ -16,12 +16,12 @@ from tasks.data.recipe import Recipe
 from tasks.errors import DataError, UsageError
 from tasks.machine.words import suggest_spelling
 from tasks.parameters import Hyperparameters, is_name
-from tasks.records import GateVerdict, Splits, TableFit
+from tasks.records import GateVerdict, Refit, Splits, TableFit
 from tasks.serving.contract import ModelMetadata, open_inference_metadata
 from tasks.serving.drift import Histogram
 from tasks.serving.task import TASKS
 from tasks.store import artifact_paths, folders, verified_files
-from tasks.store.artifact_paths import CHECKSUMS, MANIFEST, METADATA, ONNX, SAMPLE, VERSION
+from tasks.store.artifact_paths import CHECKSUMS, EVALUATED_ONNX, MANIFEST, METADATA, ONNX, SAMPLE, VERSION
 from tasks.store.documents import Document, RootDocument
 from tasks.store.record_base import FileRef, Sha256
 
@@ -98,11 +98,20 @@ class TrainingOutcome(Document):
     kept_epoch: int
     steps: Hyperparameters | None = None  # of own data: the values found for unset settings
     fit: TableFit | None = None  # of a table, from the releases with one solver for tables on
+    refit: Refit | None = Field(None, exclude_if=lambda refit: refit is None)
 
     @property
     def shape(self) -> str:
         """The shape of a table's model; empty for others."""
         return self.fit.shape if self.fit else ""
+
+    @property
+    def refit_sentence(self) -> str:
+        """What the published weights were fitted to, and what the figures are of; empty without a refit."""
+        if self.refit is None:
+            return ""
+        rows = f"fitted on all {self.refit.num_examples:,} rows"
+        return f"{rows}; the figures are those of the model fitted on the {self.num_examples:,} training rows"
 
 
 class Metrics(ExtensibleDocument):
@@ -176,6 +185,11 @@ class Manifest(Lineage):
             if filename not in self.files:
                 raise ValueError(f"files: {filename} is not listed")
         return self
+
+    @property
+    def evaluated_file(self) -> FileName:
+        """The ONNX file that the figures are of, and by which the version is compared: no test row was fitted."""
+        return EVALUATED_ONNX if EVALUATED_ONNX in self.files else ONNX
 
     @property
     def metadata(self) -> ModelMetadata:
@@ -390,6 +404,17 @@ def read_model(name: str, number: int) -> bytes:
     if current and current.version == number and verified_files.sha256(content) != current.model_sha256:
         raise mismatch_error(name, path, current.model_sha256)
     return content
+
+
+def read_evaluated_model(name: str, number: int) -> bytes:
+    """The ONNX file of a version that its figures are of: that of its training part, if it was refit.
+
+    Raises:
+        DataError: a file is damaged, or the pointer does not fit the champion.
+    """
+    folder, published = artifact_paths.version(name, number), read_model(name, number)
+    filename = read_manifest(folder).evaluated_file
+    return published if filename == ONNX else read_file(folder, filename)
 
 
 def mismatch_error(name: str, path: Path, sha256: str) -> DataError:

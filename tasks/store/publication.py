@@ -145,7 +145,8 @@ def write_version_files(
     Raises:
         DataError: a file of the run has changed since it was written.
     """
-    files = filter(None, (exported.onnx, exported.sample, exported.weights, lineage.dataset.report, *pictures))
+    models = exported.onnx, exported.evaluated_onnx, exported.weights
+    files = filter(None, (*models, exported.sample, lineage.dataset.report, *pictures))
     contents = {file.path.name: verified_files.read(file) for file in files}
     contents[METADATA] = lineage.describe_model(number).to_json()
     manifest = Manifest(**dict(lineage), version=number, files=_digest_all(contents))

@@ -286,6 +286,8 @@ def _list_training_facts(manifest: Manifest, metrics: Mapping[str, Any]) -> Fact
         settings |= trained.steps.model_dump(mode="json")
     watched = f", and {trained.num_validation} held out to watch" if trained.num_validation else ""
     yield "training examples", f"{trained.num_examples}{watched}"
+    if trained.refit:
+        yield "published weights", trained.refit_sentence
     yield "test examples", str(dataset.num_test)
     patience = settings.get("patience")
     early = f" of at most {settings.get('num_epochs')}, with patience {patience}" if patience else ""

@@ -17,9 +17,7 @@ from numpy.typing import NDArray
 
 from tasks.machine import fonts
 from tasks.machine.arrays import Array
-from tasks.machine.words import format_number
 from tasks.records import Epoch
-from tasks.serving.raw_units import Coefficient
 from tasks.store import atomic
 from tasks.store.record_base import FileRef
 from tasks.store.state import Trend
@@ -221,24 +219,6 @@ def _draw_points(axes: Axes, x: Array, y: Array) -> None:
 
 
 # Tables
-
-LONGEST_COLUMN = 28  # characters beside a bar
-
-
-def draw_coefficients(coefficients: Sequence[Coefficient], unit: str) -> Figure:
-    """Bars by size, the largest on top, each with its value in the units of the data at its end."""
-    figure, axes = subplots(6.4, 1.2 + 0.32 * len(coefficients))
-    names, rows = [shorten(each.name, LONGEST_COLUMN) for each in coefficients], range(len(coefficients))
-    bars = axes.barh(rows, [each.size for each in coefficients])
-    axes.bar_label(bars, [format_number(each.value) for each in coefficients], padding=3, fontsize=8)
-    axes.set_yticks(rows, names, fontsize=9)
-    axes.invert_yaxis()
-    axes.margins(x=0.35)  # for the labels
-    axes.axvline(0, **ZERO)
-    axes.locator_params(axis="x", nbins=TICKS)
-    figure.suptitle("Largest coefficients (numbers: the effect of one unit)")  # over the names too, which may be long
-    figure.supxlabel(f"{unit}\na deviation of the column, or a level", fontsize=10)
-    return figure
 
 
 def draw_periods(periods: Sequence[Mapping[str, Any]], metric: str) -> Figure:

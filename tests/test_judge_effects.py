@@ -64,12 +64,12 @@ class Model:
         shown = range(len(self.class_names)) if len(self.class_names) > 2 else (0,)
         return draw_effects(self.effects, "What columns add", self.class_names, shown)
 
-    def panels(self) -> Iterator[tuple[Effect, Axes]]:
-        """Every panel with its effect; bars of colours beside maps have no title."""
-        panels = [axes for axes in self.draw().axes if axes.get_title()]
-        for effect, axes in zip(self.effects, panels, strict=True):
-            assert axes.get_title().startswith(f"{effect.name}  ±")
-            yield effect, axes
+    def panels(self) -> Iterator[tuple[Effect, Axes, str]]:
+        """Every panel with its effect, and the class that is named below its title."""
+        for effect, panel in zip(self.effects, self.draw().subfigs, strict=False):
+            title, _, class_name = panel.get_suptitle().partition("\n")
+            assert title.startswith(f"{effect.name}  ±")
+            yield effect, panel.axes[0], class_name
 
     def codes(self, column: Column, labels: Sequence[str]) -> Array:
         """The codes of labels, which may be followed by a count."""
@@ -88,7 +88,7 @@ def test_what_is_drawn_of_a_column_is_by_what_predictions_differ_when_only_it_ch
 ) -> None:
     """Beyond the training range a curve is flat, as the file clamps."""
     model = Model(recipe.model_copy(update={"pairs": ()}), num_outputs)
-    for effect, axes in model.panels():
+    for effect, axes, _ in model.panels():
         (column,) = effect.columns
         if column.kind == "number":
             curves = axes.lines[:-1]  # the last one is at 0
@@ -114,7 +114,7 @@ def test_what_is_drawn_of_a_pair_is_what_predictions_differ_by_beyond_its_column
 ) -> None:
     """Of several classes that one is drawn on which the pair has most effect."""
     model, num_pairs = Model(recipe, num_outputs), 0
-    for effect, axes in model.panels():
+    for effect, axes, class_name in model.panels():
         if len(effect.columns) == 1:
             continue
         maps = [each for each in axes.collections if isinstance(each, QuadMesh)]
@@ -136,7 +136,7 @@ def test_what_is_drawn_of_a_pair_is_what_predictions_differ_by_beyond_its_column
         predicted = model.change(**dict(zip(names, values, strict=True)))
         assert_allclose(
             mix(drawn[..., np.newaxis])[..., 0],
-            mix(predicted)[..., model.class_names.index(axes.get_title().split("\n")[1]) if num_outputs > 2 else 0],
+            mix(predicted)[..., model.class_names.index(class_name) if class_name else 0],
             atol=2e-5 * np.abs(predicted).max(),
         )
         num_pairs += 1
@@ -169,12 +169,16 @@ def test_of_many_columns_twelve_are_drawn_and_of_many_levels_the_twelve_with_mos
     hours = category("hour", counts[:24]).model_copy(update={"part": "hour"})
     columns = (category("city", counts), hours, *(number(f"x{at}", 0.0, 1.0) for at in range(40)))
     model = Model(Columns(columns=columns, target=PAIRS.target), 1, odd=0.0)
-    panels = {effect.name: axes for effect, axes in model.panels()}
+    panels = {effect.name: axes for effect, axes, _ in model.panels()}
     assert len(panels) == 12
-    labels = {name: texts(panels[name].get_yticklabels()) for name in ("city", "hour")}
-    assert sorted(labels["city"][:-1]) == sorted(f"city-{at - 1} ({at})" for at in range(19, 31))
-    assert labels["city"][-1] == f"18 more ({sum(range(1, 19))})"
-    assert labels["hour"] == [f"hour-{at - 1} ({at})" for at in range(1, 25)]
+    *cities, others = texts(panels["city"].get_yticklabels())
+    assert sorted(cities) == sorted(f"city-{at - 1} ({at})" for at in range(19, 31))
+    assert others == f"18 more ({sum(range(1, 19))})"
+    assert texts(panels["hour"].get_xticklabels()) == [f"hour-{at}" for at in range(24)]
+    effects, density = (np.asarray(each.get_data().values) for each in panels["hour"].patches)  # type: ignore[attr-defined]
+    predicted = model.change(hour=np.arange(24))[:, 0]
+    assert_allclose(effects - effects[0], predicted - predicted[0], rtol=1e-4)
+    assert_allclose(density / density.max(), np.arange(1, 25) / 24)
 
 
 def test_a_column_without_effect_and_one_without_values_are_not_drawn() -> None:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from gradmill.rows import Weights, explain_rows, find_columns, name_terms
 from tasks.data.recipe import Column, Columns
-from tasks.judging.plots import ZERO, shorten, subplots
+from tasks.judging.plots import ZERO, make_figure, shorten
 from tasks.machine.arrays import Array
 from tasks.machine.words import format_number
 from tasks.serving.raw_units import MISSING
@@ -128,15 +129,15 @@ def draw_effects(
     """One panel for each effect; of several outputs, those of the classes ``shown``, or for a pair the largest."""
     across = min(PANELS_ACROSS, len(effects))
     down = math.ceil(len(effects) / across)
-    figure, grid = subplots(WIDTH * across, HEIGHT * down + 0.5, down, across, squeeze=False)
-    for axes in grid.flat[len(effects) :]:
-        axes.axis("off")
-    for axes, effect in zip(grid.flat, effects, strict=False):
+    figure = make_figure(WIDTH * across, HEIGHT * down + 0.5)
+    for panel, effect in zip(figure.subfigures(down, across, squeeze=False).flat, effects, strict=False):
+        axes = panel.subplots()
         title = f"{shorten(effect.name, LONGEST_NAME)}  ±{format_number(effect.size, 2)}"
         axes.tick_params(labelsize=SMALL)
         num_numbers = sum(column.kind == "number" for column in effect.columns)
         if len(effect.columns) == 1:
-            draw = _draw_curves if num_numbers else _draw_levels
+            is_part = bool(effect.columns[0].part)
+            draw = _draw_curves if num_numbers else _draw_parts if is_part else _draw_levels
             draw(axes, effect, effect.added[list(shown)])
         else:
             largest = int(np.abs(effect.added).reshape(len(effect.added), -1).max(axis=1).argmax())
@@ -144,7 +145,7 @@ def draw_effects(
                 title += f"\n{shorten(class_names[largest], LONGEST_NAME)}"
             draw_pair = _draw_lines if num_numbers == 1 else _draw_map
             draw_pair(axes, effect, effect.added[largest])
-        axes.set_title(title, fontsize=SMALL + 1)
+        panel.suptitle(title, fontsize=SMALL + 1)  # over the panel, as the names of levels may push its axes aside
     if len(shown) > 1:
         names = [shorten(class_names[output], LONGEST_NAME) for output in shown]
         marks = [Line2D([], [], color=f"C{at}", marker="o", label=name) for at, name in enumerate(names)]
@@ -162,38 +163,62 @@ def _draw_curves(axes: Axes, effect: Effect, added: Array) -> None:
 
 
 def _draw_axis(axes: Axes, effect: Effect, number: int) -> None:
-    """A line at 0, and the density of the values of one of the effect's columns, below all that is drawn already."""
+    """The density of the values of one of the effect's columns, below what is drawn already."""
     values, data = effect.values[number], effect.rows[:, number]
+    rows, edges = np.histogram(data[np.isfinite(data)], bins=BINS, range=(values[0], values[-1]))
+    _draw_density(axes, rows, edges)
+
+
+def _draw_density(axes: Axes, rows: Array, edges: Array) -> None:
+    """How many rows there are between edges, below what is drawn already, and a line at 0."""
     axes.axhline(0, **ZERO)
     axes.margins(x=0, y=0.08)
     axes.autoscale_view()
+    axes.locator_params(nbins=TICKS)
     bottom, top = axes.get_ylim()
     axes.set_ylim(bottom - (top - bottom) * STRIP / (1 - STRIP), top)
-    rows, edges = np.histogram(data[np.isfinite(data)], bins=BINS, range=(values[0], values[-1]))
     heights = STRIP * rows / max(rows.max(), 1)
     axes.stairs(heights, edges, fill=True, color="silver", transform=axes.get_xaxis_transform())
-    axes.locator_params(nbins=TICKS)
+
+
+def _draw_parts(axes: Axes, effect: Effect, added: Array) -> None:
+    """What the months, weekdays, hours or years of a date add, in their order, above their training rows."""
+    (column,), (values,) = effect.columns, effect.values
+    edges = np.arange(len(values) + 1) - 0.5
+    for at, steps in enumerate(added):
+        axes.stairs(steps, edges, baseline=None, color=f"C{at}", linewidth=mpl.rcParams["lines.linewidth"])
+    _draw_density(axes, _count_rows(column, values), edges)
+    axes.set_xticks(range(len(values)), _name_values(column, values), fontsize=SMALL - 1, rotation=90)
+
+
+def _count_rows(column: Column, values: Array) -> Array:
+    """The training rows of each code of a category."""
+    counts = np.array([*column.counts, column.num_missing])
+    return counts[np.where(np.isnan(values), -1, values).astype(np.int64)]
 
 
 def _draw_levels(axes: Axes, effect: Effect, added: Array) -> None:
-    """What each level adds: bars, or of several outputs ``(outputs, levels)`` dots; parts of dates in their order."""
+    """What each level adds: bars, or of several outputs ``(outputs, levels)`` dots."""
     (column,), (values,) = effect.columns, effect.values
-    order = np.arange(len(values)) if column.part else np.argsort(added[0], kind="stable")[::-1]
+    order = np.argsort(-added[0], kind="stable")
     names = _name_values(column, values)
-    labels = [names[at] for at in order]
-    if column.kind == "category":
-        counts = [*column.counts, column.num_missing]
-        rows = [counts[-1 if np.isnan(values[at]) else int(values[at])] for at in order]
-        labels = [f"{label} ({count:,})" for label, count in zip(labels, rows, strict=True)]
-        if more := np.count_nonzero(counts) - len(values):
-            labels.append(f"{more:,} more ({sum(counts) - sum(rows):,})")
+    if column.kind == "boolean":
+        share = column.mean or 0.0
+        notes, more = [f"{1 - share:.0%}", f"{share:.0%}"], 0
+    else:
+        rows = _count_rows(column, values)
+        notes = [f"{count:,}" for count in rows]
+        more = _count_levels(column) - len(values)
+    labels = [f"{names[at]} ({notes[at]})" for at in order]
+    if more:
+        labels.append(f"{more:,} more ({sum(column.counts) + column.num_missing - rows.sum():,})")
     for at, output in enumerate(added):
         if len(added) == 1:
             axes.barh(range(len(values)), output[order])
         else:
             axes.plot(output[order], range(len(values)), "o", markersize=4, color=f"C{at}")
     axes.axvline(0, **ZERO)
-    axes.set_yticks(range(len(labels)), labels, fontsize=min(SMALL, 80 / len(labels)))
+    axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.locator_params(axis="x", nbins=TICKS)
 
@@ -204,15 +229,22 @@ def _name_values(column: Column, values: Array) -> list[str]:
     return [MISSING if np.isnan(value) else shorten(levels[int(value)], LONGEST_LEVEL) for value in values]
 
 
+def _count_levels(column: Column) -> int:
+    """How many levels of a category have training rows, a missing value among them."""
+    return int(np.count_nonzero([*column.counts, column.num_missing]))
+
+
 def _draw_lines(axes: Axes, effect: Effect, added: Array) -> None:
     """What a number and a category add together ``(values, values)``: a line for each level."""
     number = 0 if effect.columns[0].kind == "number" else 1
-    lines = added if number else added.T
-    for name, line in zip(_name_values(effect.columns[1 - number], effect.values[1 - number]), lines, strict=True):
+    column, levels = effect.columns[1 - number], effect.values[1 - number]
+    for name, line in zip(_name_values(column, levels), added if number else added.T, strict=True):
         axes.plot(effect.values[number], line, label=name)
     _draw_axis(axes, effect, number)
     axes.set_xlabel(shorten(effect.columns[number].name, LONGEST_NAME), fontsize=SMALL)
-    axes.legend(loc="upper center", fontsize=SMALL - 1, ncols=3, columnspacing=1, handlelength=1)
+    style: dict[str, Any] = {"fontsize": SMALL, "title_fontsize": SMALL, "handlelength": 1, "frameon": False}
+    title = f"{len(levels)} of {num_levels}" if (num_levels := _count_levels(column)) > len(levels) else None
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), title=title, **style)
 
 
 def _draw_map(axes: Axes, effect: Effect, added: Array) -> None:
@@ -228,12 +260,14 @@ def _draw_map(axes: Axes, effect: Effect, added: Array) -> None:
     for axis, column, values, place in zip(
         (axes.yaxis, axes.xaxis), effect.columns, effect.values, places, strict=True
     ):
-        axis.set_label_text(shorten(column.name, LONGEST_NAME), fontsize=SMALL)
+        more = f" ({len(values)} of {num_levels})" if (num_levels := _count_levels(column)) > len(values) else ""
+        axis.set_label_text(shorten(column.name, LONGEST_NAME - len(more)) + more, fontsize=SMALL)
         if column.kind != "number":
             axis.set_ticks(place, _name_values(column, values), fontsize=SMALL)
     if shading == "gouraud":
         axes.locator_params(nbins=TICKS)
     else:
         axes.tick_params(axis="x", rotation=90)
+        axes.invert_yaxis()
     bar = axes.figure.colorbar(drawn, ax=axes)
     bar.ax.tick_params(labelsize=SMALL)

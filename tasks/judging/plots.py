@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -27,19 +28,20 @@ if TYPE_CHECKING:  # code that only draws a trend has no use for what measures
 
 ZERO: dict[str, Any] = {"color": "black", "linewidth": 0.8}
 IDEAL: dict[str, Any] = {"color": "black", "linewidth": 1, "linestyle": "--"}  # perfect, or by chance
+DPI = 110
 LONGEST = 40  # characters of a name that are shown
 
 
-def save(figure: Figure, path: Path, **options: Any) -> FileRef:
+def save(figure: Figure, path: Path) -> FileRef:
     """Write ``figure`` atomically, as evidence for a run."""
-    return atomic.write_bytes(path, render_png(figure, **options), is_durable=False)
+    return atomic.write_bytes(path, render_png(figure), is_durable=False)
 
 
-def render_png(figure: Figure, **options: Any) -> bytes:
+def render_png(figure: Figure) -> bytes:
     """A figure as PNG; the same figure gives the same bytes (no software version inside)."""
     with io.BytesIO() as stream, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for a letter that the font lacks
-        figure.savefig(stream, format="png", dpi=110, metadata={"Software": None}, **options)
+        FigureCanvasAgg(figure).print_png(stream, metadata={"Software": None})  # savefig draws everything twice
         return stream.getvalue()
 
 
@@ -50,10 +52,15 @@ def shorten(name: str, longest: int = LONGEST) -> str:
     return kept.replace("$", r"\$")
 
 
+def make_figure(width: float, height: float, is_constrained: bool = True) -> Figure:
+    """A figure of this size in inches, laid out by matplotlib if it ``is_constrained``."""
+    mpl.rcParams["font.family"] = fonts.list_families()
+    return Figure((width, height), dpi=DPI, layout="constrained" if is_constrained else None)
+
+
 def subplots(width: float, height: float, *grid: int, **options: Any) -> tuple[Figure, Any]:
     """A figure of this size in inches, and its axes: one, or those of a ``grid`` of rows and columns."""
-    mpl.rcParams["font.family"] = fonts.list_families()
-    figure = Figure((width, height), layout=None if "gridspec_kw" in options else "constrained")
+    figure = make_figure(width, height, "gridspec_kw" not in options)
     return figure, figure.subplots(*grid, **options)
 
 

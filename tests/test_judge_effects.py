@@ -68,7 +68,7 @@ class Model:
         """Every panel with its effect, and the class that is named below its title."""
         for effect, panel in zip(self.effects, self.draw().subfigs, strict=False):
             title, _, class_name = panel.get_suptitle().partition("\n")
-            assert title.startswith(f"{effect.name}  ±")
+            assert title.startswith(f"{' × '.join(name_columns(effect))}  ±")
             yield effect, panel.axes[0], class_name
 
     def codes(self, column: Column, labels: Sequence[str]) -> Array:
@@ -76,6 +76,10 @@ class Model:
         known = {"(missing)": np.nan, "false": 0, "true": 1}
         known |= {level: code for code, level in enumerate(column.levels)}
         return np.array([known.get(label.split(" ")[0], np.nan) for label in labels])
+
+
+def name_columns(effect: Effect) -> list[str]:
+    return [column.name for column in effect.columns]
 
 
 def texts(labels: Any) -> list[str]:
@@ -103,7 +107,7 @@ def test_what_is_drawn_of_a_column_is_by_what_predictions_differ_when_only_it_ch
             drawn = np.array([[bar.get_width()] for bar in axes.patches])  # type: ignore[attr-defined]
             if not len(drawn):
                 drawn = np.column_stack([line.get_xdata() for line in axes.lines[:-1]])
-        predicted = model.change(**{effect.name: values})
+        predicted = model.change(**{column.name: values})
         assert_allclose(drawn - drawn[0], predicted - predicted[0], rtol=1e-4, atol=2e-5 * np.abs(predicted).max())
     assert len(model.effects) == len(recipe.columns)
 
@@ -132,8 +136,7 @@ def test_what_is_drawn_of_a_pair_is_what_predictions_differ_by_beyond_its_column
             if effect.columns[0].kind == "number":
                 drawn = drawn.T
             values[[column.kind for column in effect.columns].index("number")] = np.asarray(lines[0].get_xdata())
-        names = [column.name for column in effect.columns]
-        predicted = model.change(**dict(zip(names, values, strict=True)))
+        predicted = model.change(**dict(zip(name_columns(effect), values, strict=True)))
         assert_allclose(
             mix(drawn[..., np.newaxis])[..., 0],
             mix(predicted)[..., model.class_names.index(class_name) if class_name else 0],
@@ -156,7 +159,7 @@ def test_the_largest_effects_come_first_by_how_much_each_varies_the_predictions_
     sizes = []
     for effect in model.effects:
         without = model.rows.copy()
-        without[:, recipe.names.index(effect.name)] = np.nan
+        without[:, [recipe.names.index(name) for name in name_columns(effect)]] = np.nan
         differences = model.score(model.rows) - model.score(without)
         sizes.append(float(np.sqrt(differences.var(axis=0).mean())))
     assert_allclose([effect.size for effect in model.effects], sizes, rtol=1e-3)
@@ -169,7 +172,7 @@ def test_of_many_columns_twelve_are_drawn_and_of_many_levels_the_twelve_with_mos
     hours = category("hour", counts[:24]).model_copy(update={"part": "hour"})
     columns = (category("city", counts), hours, *(number(f"x{at}", 0.0, 1.0) for at in range(40)))
     model = Model(Columns(columns=columns, target=PAIRS.target), 1, odd=0.0)
-    panels = {effect.name: axes for effect, axes, _ in model.panels()}
+    panels = {effect.columns[0].name: axes for effect, axes, _ in model.panels()}
     assert len(panels) == 12
     *cities, others = texts(panels["city"].get_yticklabels())
     assert sorted(cities) == sorted(f"city-{at - 1} ({at})" for at in range(19, 31))
@@ -189,7 +192,7 @@ def test_a_column_without_effect_and_one_without_values_are_not_drawn() -> None:
     rows = drawn_rows(recipe, 100)
     rows[:, 2] = np.nan
     arrays = list_arrays(fold_weights(weights, recipe))
-    assert [effect.name for effect in find_effects(arrays, recipe, rows)] == ["a"]
+    assert [name_columns(effect) for effect in find_effects(arrays, recipe, rows)] == [["a"]]
     assert find_effects(arrays, recipe, rows[:1]) == []
 
 

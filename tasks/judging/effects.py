@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from gradmill.rows import Weights, explain_rows, find_columns, name_terms
+from gradmill.rows import Weights, explain_rows, find_columns
 from tasks.data.recipe import Column, Columns
 from tasks.judging.plots import ZERO, make_figure, shorten
 from tasks.machine.arrays import Array
 from tasks.machine.words import format_number
-from tasks.serving.raw_units import MISSING
+from tasks.serving.raw_units import MISSING, PAIR
 
 MOST_PANELS = 12
 MOST_ROWS = 5_000  # whose effects are computed
@@ -41,7 +41,6 @@ class Effect(NamedTuple):
     A boolean's values are 0 and 1; a category's are codes, and NaN where the value is missing.
     """
 
-    name: str
     size: float  # standard deviation over rows; of several outputs the root mean square
     columns: tuple[Column, ...]
     rows: Array  # (n, columns): their values in the data
@@ -55,9 +54,7 @@ def find_effects(weights: Weights, recipe: Columns, features: Array) -> list[Eff
     Outputs are its outputs: for two classes there is one, the log odds of the second. The list is empty for models with
     very many columns and classes.
     """
-    described = recipe.model_dump(mode="json")
-    columns = [*find_columns(described).values()]
-    names = name_terms(recipe.names, described)
+    columns = [*find_columns(recipe.model_dump(mode="json")).values()]
     terms = [*((at,) for at in range(len(columns))), *recipe.pair_positions]
     num_scores = len(terms) * len(weights["intercept"])
     if num_scores > MOST_SCORES:
@@ -75,7 +72,6 @@ def find_effects(weights: Weights, recipe: Columns, features: Array) -> list[Eff
     ends = np.cumsum([len(probe) for probe in probes])
     return [
         Effect(
-            name=names[term],
             size=float(sizes[term]),
             columns=tuple(recipe.columns[at] for at in terms[term]),
             rows=rows[:, list(terms[term])],
@@ -132,7 +128,8 @@ def draw_effects(
     figure = make_figure(WIDTH * across, HEIGHT * down + 0.5)
     for panel, effect in zip(figure.subfigures(down, across, squeeze=False).flat, effects, strict=False):
         axes = panel.subplots()
-        title = f"{shorten(effect.name, LONGEST_NAME)}  ±{format_number(effect.size, 2)}"
+        names = [shorten(column.name, LONGEST_NAME // len(effect.columns)) for column in effect.columns]
+        title = f"{PAIR.join(names)}  ±{format_number(effect.size, 2)}"
         axes.tick_params(labelsize=SMALL)
         num_numbers = sum(column.kind == "number" for column in effect.columns)
         if len(effect.columns) == 1:

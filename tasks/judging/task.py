@@ -287,7 +287,9 @@ def draw_effects(candidate: Candidate) -> Drawings:
             of_what = "each class's score"
             rows = np.bincount(candidate.test.y_true, minlength=len(names))
             shown = sorted(np.argsort(-rows, kind="stable")[: effects.MOST_LINES].tolist())
-        yield artifact_paths.EFFECTS, effects.draw_effects(found, f"What columns add to {of_what}", names, shown)
+        num_terms = len(recipe.columns) + len(recipe.pairs)
+        more = f": the {len(found)} largest effects of {num_terms}" if len(found) < num_terms else ""
+        yield artifact_paths.EFFECTS, effects.draw_effects(found, f"What columns add to {of_what}{more}", names, shown)
 
 
 def draw_class_weights(candidate: Candidate) -> Drawings:

@@ -1,5 +1,6 @@
 """A published model: read from the store, checked against its digests, run by onnxruntime, explained by its weights."""
 
+import base64
 import hashlib
 import html
 import io
@@ -23,6 +24,7 @@ POINTER = {"version": int, "model_sha256": str, "manifest_sha256": str}  # the f
 MANIFEST = "manifest.json"
 ONNX = "model.onnx"
 WEIGHTS = "weights.npz"
+PICTURES = "effects.png", "coefficients.png"  # of a table; older versions have the second
 MISSING = "(missing)"  # stands for a missing value among the levels in the manifest
 SHOWN = 20  # columns and classes
 BATCH = 1024  # rows that fit into the cache
@@ -214,7 +216,7 @@ class Model:
         return f"<gradmill.Model {self.name} version {self.version}>"
 
     def _repr_html_(self) -> str:
-        """An HTML table of the model for a notebook, with the first of many columns and classes."""
+        """An HTML table of the model for a notebook, with the first of many columns and classes, and a picture."""
         facts = {
             "metrics": [f"{key} {each:.4g}" for key, each in self.metrics.items() if isinstance(each, int | float)],
             "columns": [f"{each.name} ({each.kind})" for each in self.columns.values()],
@@ -225,7 +227,13 @@ class Model:
             for key, texts in facts.items()
             if texts
         ]
-        return f"<table><caption>{self.name} version {self.version}</caption>{''.join(lines)}</table>"
+        table = f"<table><caption>{self.name} version {self.version}</caption>{''.join(lines)}</table>"
+        files, folder = self._manifest["files"], self._folder / str(self.version)
+        shown = [name for name in PICTURES if name in files and (folder / name).is_file()]
+        for name in shown:
+            encoded = base64.b64encode(_read(folder / name, files[name])).decode()
+            table += f'<img src="data:image/png;base64,{encoded}" alt="{name.removesuffix(".png")}">'
+        return table
 
 
 def _start_session(content: bytes, path: Path) -> Any:

@@ -264,7 +264,7 @@ def test_the_card_of_a_table_says_what_was_in_it_how_it_was_split_and_what_it_is
         f"| this model | {told['objective']} |",
         f"| baseline | {told['baseline']} |",
         f"| city = Ulm | {effect} | {effect} |",
-        "![Coefficients](coefficients.png)",
+        "![Effects](effects.png)",
         f"| R² | {format_number(figures['r2'])} (95 % interval {describe_interval(figures['r2_interval'])}) |",
     ):
         assert line in card.splitlines(), line

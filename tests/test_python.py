@@ -1,6 +1,7 @@
 """``import gradmill``: rows of any kind to answers, what each column adds, and versions that were damaged."""
 
 import asyncio
+import base64
 import decimal
 import itertools
 import json
@@ -40,8 +41,9 @@ from small_models import CITIES, MODELS
 from store_state import damage, seal_all
 from table_files import houses, written
 from tasks.data.io import pictures
-from tasks.store import artifact_paths, model_folder, pointer
+from tasks.store import artifact_paths, model_folder, pointer, version_page
 from tasks.store.atomic import file_digest
+from tasks.store.page_rendering import PagePicture
 
 CLASSES = MODELS["segments"]
 
@@ -86,6 +88,24 @@ def test_a_model_of_a_mirror_says_what_it_is(published: Path, tmp_path: Path) ->
     assert model.columns["city"].levels == CITIES
     page = model._repr_html_()
     assert all(text in page for text in ("segments version 1", "test_accuracy", "garden", "dear"))
+
+
+def test_a_notebook_and_the_page_show_effects_and_of_an_older_version_its_coefficients(published: Path) -> None:
+    folder, champion = artifact_paths.version("houses", 1), artifact_paths.champion("houses")
+    picture = base64.b64encode((folder / "effects.png").read_bytes()).decode()
+    for name in ("effects", "coefficients"):
+        assert f'src="data:image/png;base64,{picture}" alt="{name}"' in gradmill.load("houses")._repr_html_()
+        page = version_page.read_version("houses", 1)
+        shown = next(section.blocks for section in page.sections if section.title == "Pictures")
+        assert f"{name}.png" in [block.name for block in shown if isinstance(block, PagePicture)]
+        if name == "effects":
+            folder.chmod(0o755)
+            (folder / "effects.png").rename(folder / "coefficients.png")
+            seal_all(folder)
+            changed = {"manifest_sha256": file_digest(folder / "manifest.json")}
+            champion.write_text(json.dumps(load(champion) | changed))
+    (folder / "coefficients.png").unlink()
+    assert "<img" not in gradmill.load("houses")._repr_html_(), "where only the model was copied"
 
 
 def test_a_version_of_before_says_that_it_is_not_the_champion(two_versions: None, artifacts: Path) -> None:

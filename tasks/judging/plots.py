@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from tasks.machine import fonts
 from tasks.machine.arrays import Array
-from tasks.machine.words import format_number
 from tasks.records import Epoch
-from tasks.serving.raw_units import Coefficient
 from tasks.store import atomic
 from tasks.store.record_base import FileRef
 from tasks.store.state import Trend
@@ -29,19 +28,20 @@ if TYPE_CHECKING:  # code that only draws a trend has no use for what measures
 
 ZERO: dict[str, Any] = {"color": "black", "linewidth": 0.8}
 IDEAL: dict[str, Any] = {"color": "black", "linewidth": 1, "linestyle": "--"}  # perfect, or by chance
+DPI = 110
 LONGEST = 40  # characters of a name that are shown
 
 
-def save(figure: Figure, path: Path, **options: Any) -> FileRef:
+def save(figure: Figure, path: Path) -> FileRef:
     """Write ``figure`` atomically, as evidence for a run."""
-    return atomic.write_bytes(path, render_png(figure, **options), is_durable=False)
+    return atomic.write_bytes(path, render_png(figure), is_durable=False)
 
 
-def render_png(figure: Figure, **options: Any) -> bytes:
+def render_png(figure: Figure) -> bytes:
     """A figure as PNG; the same figure gives the same bytes (no software version inside)."""
     with io.BytesIO() as stream, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for a letter that the font lacks
-        figure.savefig(stream, format="png", dpi=110, metadata={"Software": None}, **options)
+        FigureCanvasAgg(figure).print_png(stream, metadata={"Software": None})  # savefig draws everything twice
         return stream.getvalue()
 
 
@@ -52,10 +52,15 @@ def shorten(name: str, longest: int = LONGEST) -> str:
     return kept.replace("$", r"\$")
 
 
+def make_figure(width: float, height: float, is_constrained: bool = True) -> Figure:
+    """A figure of this size in inches, laid out by matplotlib if it ``is_constrained``."""
+    mpl.rcParams["font.family"] = fonts.list_families()
+    return Figure((width, height), dpi=DPI, layout="constrained" if is_constrained else None)
+
+
 def subplots(width: float, height: float, *grid: int, **options: Any) -> tuple[Figure, Any]:
     """A figure of this size in inches, and its axes: one, or those of a ``grid`` of rows and columns."""
-    mpl.rcParams["font.family"] = fonts.list_families()
-    figure = Figure((width, height), layout=None if "gridspec_kw" in options else "constrained")
+    figure = make_figure(width, height, "gridspec_kw" not in options)
     return figure, figure.subplots(*grid, **options)
 
 
@@ -221,24 +226,6 @@ def _draw_points(axes: Axes, x: Array, y: Array) -> None:
 
 
 # Tables
-
-LONGEST_COLUMN = 28  # characters beside a bar
-
-
-def draw_coefficients(coefficients: Sequence[Coefficient], unit: str) -> Figure:
-    """Bars by size, the largest on top, each with its value in the units of the data at its end."""
-    figure, axes = subplots(6.4, 1.2 + 0.32 * len(coefficients))
-    names, rows = [shorten(each.name, LONGEST_COLUMN) for each in coefficients], range(len(coefficients))
-    bars = axes.barh(rows, [each.size for each in coefficients])
-    axes.bar_label(bars, [format_number(each.value) for each in coefficients], padding=3, fontsize=8)
-    axes.set_yticks(rows, names, fontsize=9)
-    axes.invert_yaxis()
-    axes.margins(x=0.35)  # for the labels
-    axes.axvline(0, **ZERO)
-    axes.locator_params(axis="x", nbins=TICKS)
-    figure.suptitle("Largest coefficients (numbers: the effect of one unit)")  # over the names too, which may be long
-    figure.supxlabel(f"{unit}\na deviation of the column, or a level", fontsize=10)
-    return figure
 
 
 def draw_periods(periods: Sequence[Mapping[str, Any]], metric: str) -> Figure:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from tasks.data.prepared_splits import Examples, read_split
 from tasks.data.recipe import Columns
 from tasks.fitting.objective import Objective
-from tasks.judging import gates, plots
+from tasks.judging import effects, gates, plots
 from tasks.judging.baselines import Baselines, bound_rows, fit_table
 from tasks.judging.metrics import Answers, bin_by_confidence, find_row_times, measure, measure_by_period
 from tasks.machine.words import format_number
@@ -280,14 +280,22 @@ def measure_coefficients(candidate: Candidate) -> Metrics:
     return {key: dict(zip(names, each, strict=True)) if names else each[0] for key, each in found.items()}
 
 
-def draw_coefficients(candidate: Candidate) -> Drawings:
-    """The largest of a table's model."""
-    recipe, names = candidate.prepared.recipe, candidate.prepared.class_names
-    if found := raw_units.list_coefficients(candidate.metrics, recipe, names):
+def draw_effects(candidate: Candidate) -> Drawings:
+    """The largest effects of a table's columns and pairs; of many classes, on those with most test rows."""
+    recipe, names = cast("Columns", candidate.prepared.recipe), candidate.prepared.class_names
+    weights = raw_units.list_arrays(raw_units.fold_weights(candidate.weights, recipe, np.float64))
+    if found := effects.find_effects(weights, recipe, candidate.test.inputs):
         of_what = plots.shorten(recipe.target_scaling.name)
-        if names:
-            of_what = f"the log odds of {plots.shorten(names[1])}" if len(names) == 2 else "a class's score"
-        yield artifact_paths.COEFFICIENTS, plots.draw_coefficients(found, f"change of {of_what} with")
+        shown = [0]
+        if len(names) == 2:
+            of_what = f"the log odds of {plots.shorten(names[1])}"
+        elif names:
+            of_what = "each class's score"
+            rows = np.bincount(candidate.test.y_true, minlength=len(names))
+            shown = sorted(np.argsort(-rows, kind="stable")[: effects.MOST_LINES].tolist())
+        num_terms = len(recipe.columns) + len(recipe.pairs)
+        more = f": the {len(found)} largest effects of {num_terms}" if len(found) < num_terms else ""
+        yield artifact_paths.EFFECTS, effects.draw_effects(found, f"What columns add to {of_what}{more}", names, shown)
 
 
 def draw_class_weights(candidate: Candidate) -> Drawings:
@@ -315,12 +323,12 @@ TASKS_OF: dict[tuple[Use, TaskName], Judgement] = {
     ),
     (Use.TABLES, "classification"): Judgement(
         (measure_labels, *OF_TABLE),
-        (draw_coefficients, draw_labels, draw_periods),
+        (draw_effects, draw_labels, draw_periods),
         judge=judge_table,
     ),
     (Use.TABLES, "regression"): Judgement(
         (measure_numbers, *OF_TABLE),
-        (draw_coefficients, draw_numbers, draw_periods),
+        (draw_effects, draw_numbers, draw_periods),
         judge=judge_table,
     ),
     (Use.IMAGES, "classification"): Judgement(

@@ -1,5 +1,6 @@
 """Optuna's pictures of a search, as PNG."""
 
+import io
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -11,8 +12,9 @@ import optuna
 from optuna.trial import TrialState
 from optuna.visualization import matplotlib as plots
 
-from tasks.judging.plots import save
+from tasks.judging.plots import DPI
 from tasks.machine.run_messages import print_message
+from tasks.store import atomic
 from tasks.store.artifact_paths import TUNING_HISTORY, TUNING_IMPORTANCES, TUNING_PARALLEL, TUNING_SLICES
 from tasks.store.record_base import FileRef
 from tasks.store.run_folder import RunFolder
@@ -43,10 +45,11 @@ def _save_plot(draw: Callable[[], Any], run: RunFolder, name: str) -> FileRef:
     """Draw with pyplot, which Optuna uses, and restore its styles and figures."""
     from matplotlib import pyplot as plt
 
-    with mpl.rc_context(), warnings.catch_warnings():
+    with mpl.rc_context(), warnings.catch_warnings(), io.BytesIO() as stream:
         warnings.simplefilter("ignore")  # in another version of Optuna these pictures may look different
         plt.switch_backend("agg")
         axes = draw()  # several for several settings
         figure = np.asarray(axes, object).flat[0].figure
         plt.close(figure)
-        return save(figure, run.file(name), bbox_inches="tight")
+        figure.savefig(stream, format="png", dpi=DPI, bbox_inches="tight")
+        return atomic.write_bytes(run.file(name), stream.getvalue(), is_durable=False)

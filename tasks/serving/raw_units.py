@@ -69,8 +69,8 @@ class FoldedWeights:
         return np.asarray(self.b + self.curve_means.sum(axis=0) + self.pair_means.sum(axis=0))
 
 
-def save_weights(folded: FoldedWeights) -> bytes:
-    """The content of ``weights.npz``, as ``gradmill.rows.explain_rows`` reads it."""
+def list_arrays(folded: FoldedWeights) -> dict[str, Array]:
+    """The weights as ``gradmill.rows.explain_rows`` takes them."""
     arrays = {
         "mean": folded.mean,
         "weights": folded.W,
@@ -82,8 +82,13 @@ def save_weights(folded: FoldedWeights) -> bytes:
         arrays |= {name: getattr(folded, name) for name in names}
     if len(folded.pairs):
         arrays |= {name: getattr(folded, name) for name in ("pairs", "pair_starts", "pair_weights", "pair_means")}
+    return arrays
+
+
+def save_weights(folded: FoldedWeights) -> bytes:
+    """The content of ``weights.npz``."""
     with io.BytesIO() as stream:
-        np.savez(stream, **arrays)  # type: ignore[arg-type]  # none of the names is an option
+        np.savez(stream, **list_arrays(folded))  # type: ignore[arg-type]  # none of the names is an option
         return stream.getvalue()
 
 

@@ -68,6 +68,11 @@ PICTURES = {
         "ROC and precision-recall",
         "What each threshold finds, and at the price of how many false alarms.",
     ),
+    files.EFFECTS: (
+        "Effects",
+        "What each column adds to the prediction, from its average, the largest effects first: ± is the standard "
+        "deviation over test rows. Grey: how their values are spread. In brackets: training rows of a level.",
+    ),
     files.COEFFICIENTS: ("Coefficients", "The largest: what a standard deviation of the column, or a level, changes."),
     files.CLASS_WEIGHTS: (
         "Weights of each class",

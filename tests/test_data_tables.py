@@ -31,9 +31,10 @@ from tasks.data.io.discovery import find_table
 from tasks.data.io.table_builder import Table, build_table
 from tasks.data.io.tabular import Selection, json_batches
 from tasks.data.levels import format_values
-from tasks.data.recipe import Column
+from tasks.data.recipe import Column, Columns
 from tasks.data.split import TEST
 from tasks.errors import DataError
+from tasks.fitting.cross_validation import assign_folds
 from tasks.parameters.data import OwnData
 from written_tables import digest, examined, recipe, rows, rules, written
 
@@ -299,6 +300,22 @@ def test_a_large_mean_costs_the_deviation_no_digits(offset: float) -> None:
     (found,) = statistics.measure_columns([Column(name="x")], len(values), lambda rows: values[None, rows])
     assert found.mean == pytest.approx(values.mean(), rel=1e-13)
     assert found.deviation == pytest.approx(values.std(), rel=1e-9)
+
+
+def test_a_number_may_exceed_its_training_range_by_a_quarter_and_a_year_not_at_all() -> None:
+    columns = Column(name="x"), Column(name="day.year", source="day", part="year")
+    rows = np.column_stack([np.arange(2, 7), np.arange(2020, 2025)]).astype(np.float32)
+    fitted = statistics.fit_recipe(Columns(columns=columns), {"features": rows})
+    assert [column.limits for column in fitted.columns] == [(1, 7), (2020, 2024)]
+
+
+def test_equal_rows_are_in_different_folds_where_few_rows_are_distinct(tmp_path: Path) -> None:
+    """Else whole levels would be in one fold, and every fit be tested on levels that it has never seen."""
+    columns = COPIES | {"part": np.where(BY_TURNS % 3 == 0, "test", "train")}
+    table = examined(written(tmp_path / "t.csv", columns), split_column="part").rows
+    folds = assign_folds(table.split.keys, is_by_time=False).numbers
+    sexes, classes = table.features
+    assert all(len(np.unique(folds[(sexes == sex) & (classes == level)])) > 1 for sex in (0, 1) for level in range(7))
 
 
 Night = tuple[dict[str, Any], dict[str, Any], tuple[str, str, str, str]]

@@ -138,6 +138,22 @@ def test_knots_lie_between_equal_shares_of_the_rows_and_common_values_take_one()
     assert place_knots(np.full(50, np.nan), 16) == ()
 
 
+@pytest.mark.parametrize(("num_numbers", "num_knots"), [(1, 64), (8, 40), (40, 16), (125, 8)])
+def test_few_numbers_have_more_knots_than_many(num_numbers: int, num_knots: int) -> None:
+    features = np.random.default_rng(0).normal(size=(1000, num_numbers)).astype(np.float32)
+    recipe = Columns(columns=tuple(column(f"x{at}", values) for at, values in enumerate(features.T)))
+    assert {len(with_knots.knots) for with_knots in add_knots(recipe, features).columns} == {num_knots}
+
+
+def test_what_the_difference_of_nearly_equal_columns_explains_is_learned() -> None:
+    table = Table()
+    table.features[:, 1] = table.features[:, 0] + 0.01 * table.features[:, 1]
+    y = 100 * (table.features[:, 1] - table.features[:, 0]).astype(np.float64) + 0.01 * table.noise
+    fitted = table.regress(y, shape="linear")
+    assert fitted.comparison is not None
+    assert fitted.comparison.losses["linear"] < 0.001 * fitted.comparison.null_loss
+
+
 def test_the_chosen_penalty_has_the_loss_of_scikit_learn_s_folds() -> None:
     table = Table(num_rows=300, noise=3)
     y = table.numbers @ [1, -2, 0.5, 0, 3] + table.noise
@@ -226,15 +242,18 @@ def test_what_the_search_found_is_measured_on_rows_that_it_did_not_see() -> None
 def test_order_of_rows_and_memory_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     table = Table(num_rows=3000)
     y = draw_target(table, "pairs")
-    fitted = table.regress(y)
+    fitted, rows = table.regress(y), table.features
     order = np.random.default_rng(0).permutation(len(y))
     table.features, table.keys = table.features[order], table.keys[order]
     monkeypatch.setattr(tables, "MAX_RESIDENT", 0)  # rows are encoded piece by piece
     again = table.regress(y[order])
     assert again.recipe.pairs == fitted.recipe.pairs
     assert again.penalties == pytest.approx(fitted.penalties)
-    for name, expected in fitted.weights.items():
-        assert_allclose(again.weights[name], expected, rtol=0, atol=1e-9)
+    scores, expected = (
+        raw_units.score_table(raw_units.fold_weights(model.weights, model.recipe, np.float64), model.recipe, rows)
+        for model in (again, fitted)
+    )
+    assert_allclose(scores, expected, rtol=0, atol=1e-9)
 
 
 def test_a_refit_has_the_weights_of_a_fit_to_all_rows_wherever_these_lie(monkeypatch: pytest.MonkeyPatch) -> None:

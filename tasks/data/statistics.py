@@ -19,6 +19,7 @@ BLOCK = 2**15  # rows that fit the processor's cache
 FLAT = 1e-12  # share of the mean: a deviation as small as the last digits of a float
 COMMONEST = 9  # levels that get a bin of their own
 MIN_MAGNITUDES = 20  # needed for a meaningful median
+MARGIN = 0.25  # share of the training range by which a number may exceed it before it is clamped
 
 
 def to_numbers(column: pa.ChunkedArray, missing: Sequence[str] = ()) -> NDArray[np.float64]:
@@ -128,12 +129,24 @@ def fit_recipe(recipe: Recipe, train: Mapping[str, Array]) -> Recipe:
         if column.kind != "category":
             facts |= {"mean": each.mean, "scale": 1.0 if column.kind == "boolean" else each.scale}
         if column.kind == "number" and each.limits:
-            facts |= {"limits": each.limits, "mean": float(np.float32(each.mean))}  # the graph subtracts exactly this
+            facts |= {"limits": set_limits(column, each.limits)}
+            facts |= {"mean": float(np.float32(each.mean))}  # the graph subtracts exactly this
         columns.append(column.model_copy(update=facts))
     if target and y_true is not None:  # otherwise they are labels
         (y,) = measure_columns([Column(name=target.name)], len(y_true), lambda some: y_true[None, some])
         target = target.model_copy(update={"mean": y.mean, "scale": y.scale})
     return recipe.model_copy(update={"columns": tuple(columns), "target": target})
+
+
+def set_limits(column: Column, limits: tuple[float, float]) -> tuple[float, float]:
+    """Where a number is clamped: a quarter of its training range beyond it, as values a little outside are common.
+
+    A year is clamped to the training range itself: a line through time would go on for ever.
+    """
+    low, high = limits
+    margin = 0.0 if column.part == "year" else MARGIN * (high - low)
+    largest = float(np.finfo(np.float32).max)
+    return max(low - margin, -largest), min(high + margin, largest)
 
 
 @np.errstate(all="ignore")  # for infinite values, which are found elsewhere

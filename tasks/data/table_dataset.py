@@ -185,10 +185,13 @@ def _split_rows(
     hashes = hashing.result()
     measuring = parallel.start(statistics.measure_columns, columns, num_rows, lambda rows: features[:, rows])
     digests, num_distinct, num_ambiguous = row_hash.digest_rows(hashes, inputs)
+    has_few_distinct = num_distinct < num_rows / 2
     if split is None:
-        if not request.fixed_split and num_distinct < num_rows / 2:
+        if not request.fixed_split and has_few_distinct:
             rule = rule.model_copy(update={"rule": "copies"})
         split = split_by_hash(digests if rule.rule == "copies" else hashes, rule.test)
+    elif rule.rule == "column" and has_few_distinct:  # equal rows together would hold out whole levels
+        split = split._replace(keys=digests)
     ordering = parallel.start(sort_digests, split, digests)
     stats, sample = measuring.result(), row_hash.sample_rows(digests)
 

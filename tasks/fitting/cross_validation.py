@@ -19,9 +19,12 @@ from tasks.parameters import Loss
 
 NUM_FOLDS = 5
 HALF_DECADE = math.sqrt(10)
-# Penalties of the mean loss that are compared, the strongest first, from where nothing is left to where nothing is lost
+# Penalties of the mean loss that are compared, the strongest first, from where no weight is left.
 PATH = tuple(10.0 ** (power / 2) for power in range(4, -13, -1))
+# What the difference of two nearly equal columns explains is lost at penalties far below those of either column.
+RIDGE_PATH = tuple(10.0 ** (power / 2) for power in range(4, -21, -1))
 MAX_RISES = 3  # losses in a row above the smallest, after which weaker penalties are not tried
+SWIFT_INPUTS = 500  # of least squares, up to which every penalty is tried: a loss may have several minima
 MOVES = 10.0, 0.1, HALF_DECADE, 1 / HALF_DECADE  # of one group's penalty while the others stay
 MAX_ROUNDS = 2  # of moves of all groups
 STANDARD_ERRORS = 2.0  # of the paired difference of losses, within which a simpler shape is as good as the best
@@ -64,6 +67,14 @@ def assign_folds(keys: Array, is_by_time: bool) -> Folds:
 class FoldFits(Protocol):
     """Fits to the rows of all folds but one, for penalties ``(inputs,)`` of a fit to all rows."""
 
+    @property
+    def path(self) -> tuple[float, ...]:
+        """The penalties to try, the strongest first."""
+
+    @property
+    def max_rises(self) -> int:
+        """After how many losses in a row above the smallest the path ends."""
+
     def compare(self, penalties: Array) -> float:
         """The mean loss of the rows that the fits have not seen."""
 
@@ -81,6 +92,12 @@ class _Fits:
     objective: Objective
     num_outputs: int
     folds: Folds
+    path: tuple[float, ...] = PATH
+
+    @property
+    def max_rises(self) -> int:
+        """After how many losses in a row above the smallest the path ends."""
+        return MAX_RISES
 
     @cached_property
     def parts(self) -> list[tuple[Array, Array]]:
@@ -113,6 +130,14 @@ class _Fits:
 @dataclass(frozen=True)
 class RidgeFits(_Fits):
     """Least squares, for which the folds' moments are all that is needed."""
+
+    path: tuple[float, ...] = RIDGE_PATH
+
+    @property
+    def max_rises(self) -> int:
+        """After how many losses in a row above the smallest the path ends."""
+        num_inputs = self.inputs.numbers.shape[1] + self.inputs.indicators.shape[1]
+        return len(self.path) if num_inputs <= SWIFT_INPUTS else MAX_RISES
 
     @cached_property
     def moments(self) -> list[tuple[Moments, Moments]]:
@@ -219,27 +244,28 @@ class PenaltySearch:
     def follow_path(self, fixed: Penalties) -> dict[str, float]:
         """The best penalties, those of groups that are not ``fixed`` being equal."""
         best, smallest, rises = dict[str, float](), math.inf, 0
-        for penalty in PATH:
+        for penalty in self.fits.path:
             penalties = {name: fixed.get(name, penalty) for name in self.names}
             loss = self.compare(penalties)
             if loss < smallest:
                 best, smallest, rises = penalties, loss, 0
             else:
                 rises += 1
-            if rises == MAX_RISES:
+            if rises == self.fits.max_rises:
                 break
-        return best or {name: fixed.get(name, PATH[0]) for name in self.names}
+        return best or {name: fixed.get(name, self.fits.path[0]) for name in self.names}
 
     def move_groups(self, penalties: dict[str, float]) -> dict[str, float]:
         """The penalties after each group's own was moved as long as the loss falls."""
         if len(self.names) == 1:
             return penalties
+        strongest, *_, weakest = self.fits.path
         smallest = self.compare(penalties)
         for _ in range(MAX_ROUNDS):
             before = smallest
             for name in self.names:
                 for factor in MOVES:
-                    while PATH[-1] / 2 < penalties[name] * factor < PATH[0] * 2:
+                    while weakest / 2 < penalties[name] * factor < strongest * 2:
                         moved = penalties | {name: penalties[name] * factor}
                         if (loss := self.compare(moved)) >= smallest:
                             break

@@ -20,8 +20,9 @@ from tasks.machine.arrays import Array
 from tasks.serving import raw_units
 
 GROUPS = "slopes", "levels", "kinks", "pairs"  # whose weights have one penalty
-MAX_KNOTS = 16
-MAX_HINGES = 1_000  # knots of all numbers
+SHARED_KNOTS = 320  # which numbers divide among them, within these bounds:
+MIN_KNOTS, MAX_KNOTS = 16, 64  # of a number with enough rows
+MAX_HINGES = 1_000  # knots of all numbers, also where that leaves fewer to each
 MIN_VALUES = 10  # distinct values of a number beyond which its effect may be a curve
 ROWS_PER_KNOT = 10
 MAX_PAIRS = 32
@@ -244,7 +245,9 @@ def make_indicators(slots: Array, width: int, values: Array | None = None) -> An
 def add_knots(recipe: Columns, features: Array) -> Columns:
     """The recipe with knots at quantiles of the training rows' numbers ``(n, columns)``, as many as rows support."""
     numbers = [at for at in recipe.numbers if recipe.columns[at].kind == "number"]
-    most = min(MAX_KNOTS, MAX_HINGES // max(1, len(numbers)))
+    num_numbers = max(1, len(numbers))
+    share = max(MIN_KNOTS, min(MAX_KNOTS, SHARED_KNOTS // num_numbers))
+    most = min(share, MAX_HINGES // num_numbers)
     columns = list(recipe.columns)
     for at in numbers:
         columns[at] = columns[at].model_copy(update={"knots": place_knots(features[:, at], most)})

@@ -54,7 +54,8 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
             own_data.remember_files(asked, raw, prepared)
             unchanged = own_data.find_by_rows(run, asked, prepared)
         if unchanged is None:
-            trained = train(run, prepared, parameters.training)
+            kept_fit = own_data.find_kept_fit(parameters.name, parameters.training, parameters.data.new_recipe)
+            trained = train(run, prepared, parameters.training, kept_fit)
             prepared = trained.with_statistics(prepared)
             evaluated = evaluate(run, prepared, trained, parameters.training, parameters.gates)
             exported = export(run, prepared, trained, parameters.training, parameters.gates)

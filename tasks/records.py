@@ -121,12 +121,17 @@ class TableFit(PersistedRecord):
     """How a table's model was fitted. Losses are means over examples; accuracies are fractions."""
 
     shape: Shape
+    shape_rows: int | None = None  # training rows that there were when cross-validation chose it; None: it was given
     penalties: dict[str, float]  # by group of weights, of the mean loss
     cv_losses: dict[str, float] = Field({})  # of each shape, on rows that fits had not seen; empty: it was given
     null_loss: float | None = None  # that of the best constant
     gradient: float  # the norm of the objective's gradient at the weights, as a share of that at zero weights
     train_loss: float
     train_accuracy: float | None = None
+
+    def keep_shape(self, num_examples: int) -> Shape | None:
+        """The shape, which later versions keep until there are twice as many training rows; else None."""
+        return self.shape if self.shape_rows and num_examples < 2 * self.shape_rows else None
 
     @property
     def sentence(self) -> str:

@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 
 
 @stage()
-def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> TrainedModel:
+def train(
+    run: RunFolder, prepared: PreparedDataset, training: Training, kept_fit: TableFit | None = None
+) -> TrainedModel:
     """Train a model; write its weights and, of a network, the learning curve into the run's folder.
+
+    A table's model has the shape of ``kept_fit`` until its training rows have doubled.
 
     Raises:
         UsageError: too few examples are left for training, or are held out, to be meaningful.
@@ -25,10 +29,12 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
         DeviceMissing: CUDA was requested and is not available.
     """
     is_table = prepared.find_use(prepared.recipe) is Use.TABLES
-    return (train_table if is_table else train_network)(run, prepared, training)
+    return train_table(run, prepared, training, kept_fit) if is_table else train_network(run, prepared, training)
 
 
-def train_table(run: RunFolder, prepared: PreparedDataset, training: Training) -> TrainedModel:
+def train_table(
+    run: RunFolder, prepared: PreparedDataset, training: Training, kept_fit: TableFit | None
+) -> TrainedModel:
     """Fit the model of an own table, with its shape and penalties chosen by cross-validation; needs no torch."""
     import numpy as np
     import safetensors.numpy
@@ -47,19 +53,32 @@ def train_table(run: RunFolder, prepared: PreparedDataset, training: Training) -
     train = read_split(prepared.train, prepared)
     objective = Objective.choose(training, prepared)
     decay = training.weight_decay
+    kept_shape = kept_fit.keep_shape(len(train.y_true)) if kept_fit else None
     options = FitOptions(
         shape=None if training.shape == "auto" else training.shape,
+        kept_shape=kept_shape,
         weight_decay=None if isinstance(decay, str) else decay,
         is_by_time=bool(prepared.split and prepared.split.is_by_time),
     )
     num_outputs = max(1, len(prepared.class_names))
     fitted = fit_table(train, cast("Columns", prepared.recipe), objective, num_outputs, options)
     weights = write_weights(fitted, "weights.safetensors")
+    comparison, shape = fitted.comparison, fitted.recipe.shape
+    shape_rows = None if training.shape != "auto" else len(train.y_true)
+    if kept_fit and shape == kept_shape:
+        shape_rows = kept_fit.shape_rows
+        if comparison and comparison.simplest != shape:
+            print_message(
+                f"shape {shape} is kept, though cross-validation would choose {comparison.simplest} now: it is chosen "
+                f"anew from {2 * (shape_rows or 0):,} training rows on, or with --new-recipe",
+                short="",
+            )
     fit = TableFit(
-        shape=fitted.recipe.shape,
+        shape=shape,
+        shape_rows=shape_rows,
         penalties=fitted.penalties,
-        cv_losses={} if fitted.comparison is None else dict(fitted.comparison.losses),
-        null_loss=None if fitted.comparison is None else fitted.comparison.null_loss,
+        cv_losses=dict(comparison.losses) if comparison else {},
+        null_loss=comparison.null_loss if comparison else None,
         gradient=fitted.gradient,
         **measure_training(fitted, train, objective),
     )

@@ -16,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 import own_images
 import table_files
 from command_line import gradmill
+from documents import inspect
 from flows.pages.report import RetrainReport
 from flows.pages.run_pages import retrain_page
 from flows.retrain import retrain
@@ -145,6 +146,36 @@ def test_few_new_rows_wait_for_others_night_after_night(folder: Path) -> None:
     assert set(later.seconds) == {"download"}
     houses(20, seed=2).to_csv(folder / "day-3.csv", index=False)
     assert (again().outcome, own_data.repeat_parameters(NAME, {})["data"]["min_new_rows"]) == ("published", 50)
+
+
+@pytest.mark.slow  # three runs of the flow
+def test_a_shape_is_kept_until_the_training_rows_have_doubled_or_a_new_recipe_is_asked_for(
+    artifacts: Path, prefect_api: str, tmp_path: Path
+) -> None:
+    """Rows of a line, followed by rows of a curve."""
+
+    def write(num_curved: int) -> None:
+        rng = np.random.default_rng(0)
+        x = rng.uniform(-1, 1, 300 + num_curved)
+        y = np.where(np.arange(len(x)) < 300, x, 2 * np.abs(x)) + 0.1 * rng.normal(size=len(x))
+        pd.DataFrame({"x": x, "y": y}).to_csv(path, index=False)
+
+    def inspected() -> tuple[str, bool]:
+        document = inspect(path, "--name", NAME)
+        return document["shape"], document["is_kept"]
+
+    path = tmp_path / "points.csv"
+    write(0)
+    first = trained(path, "y")
+    assert (first.outcome, first.shape) == ("published", "linear")
+    write(400)
+    assert inspected() == ("curves", False)
+    write(200)
+    assert inspected() == ("linear", True)
+    assert again().shape == "linear"
+    anew = again(data={"new_recipe": True})
+    assert (anew.outcome, anew.shape) == ("published", "curves"), "though the rows are the same"
+    assert inspected() == ("curves", True)
 
 
 def day(path: Path, number: int, unit: float = 1.0, city: str = "Rom") -> None:

@@ -129,19 +129,24 @@ def _expect_losses(examined: "Examination", parameters: InspectParameters, scrat
         found = f"--class-weight {parameters.class_weight} and a regression"
         raise UsageError(found, "classes to balance", "leave it out")
     decay = parameters.weight_decay if isinstance(parameters.weight_decay, float) else None  # training resolves auto
+    from tasks.data.split import TRAINING
+
     if isinstance(schema, Schema):
         from tasks.fitting.tables import FitOptions, expect_losses
 
         shape = None if parameters.shape == "auto" else parameters.shape
-        options = FitOptions(shape, decay, schema.split.is_by_time)
+        kept_fit = own_data.find_kept_fit(parameters.name, parameters, parameters.new_recipe)
+        kept_shape = kept_fit.keep_shape(rows.split.count(TRAINING)) if kept_fit else None
+        options = FitOptions(shape, kept_shape, decay, schema.split.is_by_time)
         comparison = expect_losses(schema, rows.map_side("train", schema, scratch), parameters.class_weight, options)
         return {
             "baseline_loss": comparison.null_loss,
             "cv_losses": comparison.losses,
             "shape": comparison.chosen.shape,
+            "is_kept": comparison.chosen.shape == kept_shape,
             "is_better": comparison.is_better,
         }
-    from tasks.data.split import TRAINING, hold_out_validation
+    from tasks.data.split import hold_out_validation
     from tasks.judging.baselines import expect_image_losses
 
     if (split := hold_out_validation(rows.split)) is None:
@@ -198,7 +203,8 @@ def _describe_losses(losses: Mapping[str, Any], class_weight: str, unit: str, ha
         is_better = fit is None or fit < losses["baseline_loss"]
     else:
         named = [f"{format_number(loss)} {shape}" for shape, loss in cv_losses.items()]
-        said = f"cross-validated loss ({unit}): {', '.join([constant, *named])}; a retrain takes {losses['shape']}"
+        verb = "a retrain keeps" if losses["is_kept"] else "a retrain takes"
+        said = f"cross-validated loss ({unit}): {', '.join([constant, *named])}; {verb} {losses['shape']}"
         is_better = losses["is_better"]
     if not is_better:
         said += "\nthe fit is no better than the constant, and a gate would refuse such a model: "

@@ -49,9 +49,10 @@ def use_one_thread(function: Function) -> Function:
 
 
 class FitOptions(NamedTuple):
-    """What a user may fix: a shape, one penalty for all weights, and whether rows were split by time."""
+    """What a user or an earlier version fixed, and whether rows were split by time."""
 
     shape: Shape | None = None  # None: the simplest that is as good as the best
+    kept_shape: Shape | None = None  # of the champion, which is taken instead where today's columns allow it
     weight_decay: float | None = None  # None: chosen for each group
     is_by_time: bool = False
 
@@ -61,6 +62,7 @@ class Comparison:
     """The cross-validated loss of each shape, and of the best constant, in the objective's units."""
 
     chosen: Candidate
+    simplest: Shape  # of those as good as the best; another one is chosen if a shape was fixed
     losses: dict[Shape, float]
     null_loss: float
     is_better: bool  # whether the chosen shape's loss is smaller than the constant's, by more than chance
@@ -116,7 +118,9 @@ def compare_shapes(
     )
     candidates = [*sample.list_candidates(recipe, options.shape or SHAPES[-1])]
     row_weights = unscaled.row_weights(y_true)
-    chosen = candidates[-1] if options.shape else choose_shape(candidates, row_weights)
+    simplest = choose_shape(candidates, row_weights)
+    kept = [candidate for candidate in candidates if candidate.shape == options.kept_shape]
+    chosen = candidates[-1] if options.shape else (*kept, simplest)[0]
     shrinkage = len(rows) / len(train.y_true)  # the same penalties of the sum of losses
     if options.weight_decay is None:
         chosen = chosen._replace(penalties={name: each * shrinkage for name, each in chosen.penalties.items()})
@@ -125,6 +129,7 @@ def compare_shapes(
     unit = objective.scale**2
     return Comparison(
         chosen=chosen,
+        simplest=simplest.shape,
         losses={each.shape: _average(each.losses, row_weights) * unit for each in candidates},
         null_loss=_average(null_losses, row_weights) * unit,
         is_better=gain > CONFIDENT * error,

@@ -149,7 +149,7 @@ class OwnData(ParameterModel):
         title="Rejected images",
     )
     min_new_rows: int = declare_field(0, "Wait until this many rows are new to the champion; kept with the name.", ge=0)
-    new_recipe: bool = declare_field(False, "Choose the split rule and its share anew.")
+    new_recipe: bool = declare_field(False, "Choose the split rule, its share and the shape anew.")
     accept_data: bool = declare_field(
         False, "Accept how the data differ from the champion's now; the same differences stop no later run."
     )

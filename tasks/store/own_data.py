@@ -15,10 +15,10 @@ from tasks.errors import DataError, UsageError
 from tasks.machine.run_messages import print_message
 from tasks.machine.words import format_setting, pluralize
 from tasks.parameters import Data, Device, LearningParameters, ModelName, RetrainParameters, Use, is_name
-from tasks.parameters.data import NO_WINDOW
+from tasks.parameters.data import NO_WINDOW, InspectParameters
 from tasks.parameters.form import WORDS
 from tasks.parameters.training import BOOK_DATASETS, CONVERGED, SEARCHED, Training, list_defaults
-from tasks.records import ChampionData, PreparedDataset, PublishedModel, RawDataset
+from tasks.records import ChampionData, PreparedDataset, PublishedModel, RawDataset, TableFit
 from tasks.store import (
     artifact_paths,
     history,
@@ -122,6 +122,21 @@ def of_champion(name: str, forget_accepted: bool = False) -> ChampionData | None
     if data and (forget_accepted or history.is_forgotten(history.list_changes(name), pointer.version)):
         return data.model_copy(update={"accepted": ()})
     return data
+
+
+def find_kept_fit(name: str, options: Training | InspectParameters, new_recipe: bool) -> TableFit | None:
+    """The champion's fit, if it is of a table whose later versions keep its shape.
+
+    With a new recipe or another objective, the shape is chosen anew.
+    """
+    pointer = model_folder.find_champion(name) if is_name(name) and not new_recipe else None
+    if pointer is None:
+        return None
+    champion = model_folder.find_manifest(name, pointer.version)
+    training = champion.parameters.training
+    objective = {field: getattr(training, field) for field in ("loss", "class_weight", "weight_decay")}
+    is_same = all(getattr(options, field, value) == value for field, value in objective.items())
+    return champion.trained.fit if is_same else None
 
 
 def forget_accepted(name: str, by: str) -> None:
@@ -273,7 +288,8 @@ class SourceFingerprint(RootDocument):
 
 def must_train(parameters: RetrainParameters) -> bool:
     """Whether training is required, as far as this is known before the data are inspected."""
-    return parameters.force or not model_folder.list_versions(parameters.name)
+    is_chosen_anew = parameters.data.new_recipe and bool(parameters.use & Use.TABLES)  # a shape may be another one
+    return parameters.force or is_chosen_anew or not model_folder.list_versions(parameters.name)
 
 
 def remember_files(parameters: RetrainParameters, raw: RawDataset, prepared: PreparedDataset) -> None:

@@ -321,7 +321,7 @@ def _list_training_facts(manifest: Manifest, metrics: Mapping[str, Any]) -> Fact
 
 
 def _list_fit_facts(fit: TableFit, unit: str) -> Facts:
-    yield "shape", fit.shape
+    yield "shape", fit.shape + (f", chosen by {fit.shape_rows:,} training rows" if fit.shape_rows else "")
     if fit.cv_losses and fit.null_loss is not None:
         losses = [f"{shape} {format_number(loss)}" for shape, loss in fit.cv_losses.items()]
         yield f"cross-validated loss ({unit})", f"{', '.join(losses)}; constant {format_number(fit.null_loss)}"

@@ -31,6 +31,7 @@ from tasks.data.io.discovery import find_table
 from tasks.data.io.table_builder import Table, build_table
 from tasks.data.io.tabular import Selection, json_batches
 from tasks.data.levels import format_values
+from tasks.data.prepared_splits import SPLIT_KEY
 from tasks.data.recipe import Column, Columns
 from tasks.data.split import TEST
 from tasks.errors import DataError
@@ -312,9 +313,10 @@ def test_a_number_may_exceed_its_training_range_by_a_quarter_and_a_year_not_at_a
 def test_equal_rows_are_in_different_folds_where_few_rows_are_distinct(tmp_path: Path) -> None:
     """Else whole levels would be in one fold, and every fit be tested on levels that it has never seen."""
     columns = COPIES | {"part": np.where(BY_TURNS % 3 == 0, "test", "train")}
-    table = examined(written(tmp_path / "t.csv", columns), split_column="part").rows
-    folds = assign_folds(table.split.keys, is_by_time=False).numbers
-    sexes, classes = table.features
+    found = examined(written(tmp_path / "t.csv", columns), split_column="part")
+    train = rows(found).map_side("train", recipe(found), tmp_path)
+    folds = assign_folds(train[SPLIT_KEY], is_by_time=False).numbers
+    sexes, classes = train["features"].T
     assert all(len(np.unique(folds[(sexes == sex) & (classes == level)])) > 1 for sex in (0, 1) for level in range(7))
 
 

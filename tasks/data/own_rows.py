@@ -55,6 +55,7 @@ class OwnRows(ABC):
     digests: Hashes  # (n,)
     ordering: Future[dict[str, Hashes]]  # the result of ``sort_digests``: it is slow, and files are written meanwhile
     profiles: tuple[ColumnProfile, ...] = ()  # for each column of a table, the last one for the target
+    has_separate_copies: bool = False  # whether equal training rows may be in different folds
 
     block_rows: ClassVar[int] = 2**15  # rows that are read at a time
     most_ordered: ClassVar[int] = 2**18  # beyond this, rows stay as they came: sorting so many takes seconds
@@ -83,7 +84,7 @@ class OwnRows(ABC):
         readers: dict[str, Callable[[Array], Array]] = {
             schema.recipe.input.name: self.read_inputs,
             TASKS[schema.task].target: self.targets.values.__getitem__,
-            SPLIT_KEY: self.split.keys.__getitem__,
+            SPLIT_KEY: (self.digests if side == "train" and self.has_separate_copies else self.split.keys).__getitem__,
         }
         first = {key: read(np.zeros(1, np.int64)) for key, read in readers.items()}
         count, is_ordered = self.split.count(split_id), len(self.digests) <= self.most_ordered

@@ -190,8 +190,6 @@ def _split_rows(
         if not request.fixed_split and has_few_distinct:
             rule = rule.model_copy(update={"rule": "copies"})
         split = split_by_hash(digests if rule.rule == "copies" else hashes, rule.test)
-    elif rule.rule == "column" and has_few_distinct:  # equal rows together would hold out whole levels
-        split = split._replace(keys=digests)
     ordering = parallel.start(sort_digests, split, digests)
     stats, sample = measuring.result(), row_hash.sample_rows(digests)
 
@@ -223,6 +221,7 @@ def _split_rows(
         rule=rule,
         split=split,
         digests=digests,
+        has_separate_copies=rule.rule == "column" and has_few_distinct,  # or folds would hold out whole levels
         ordering=ordering,
         profiles=tuple(profiles),
     )

@@ -29,6 +29,7 @@ VARYING = [
     (re.compile(r"\b[0-9a-f]{8}(?:-?[0-9a-f]{4,})*\b"), "DIGEST"),
     (re.compile(r"\b[\w-]+@[\w-]+\b"), "USER"),
     (re.compile(r"(?<=,\d\d\d) +0(?:\.0\d+)?(?= +\d\.\d  )"), " PARITY"),  # of float32, as this processor adds
+    (re.compile(r"\b\d(?:\.\d+)?e-1[4-9]\b"), "ROUNDING"),  # of float64, as this processor adds
 ]
 
 

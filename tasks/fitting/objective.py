@@ -96,7 +96,7 @@ class Objective:
 
     def penalty(self, weights: Mapping[str, Array]) -> float:
         """What is added to the mean loss for ``weights``, which are named as in a trained model."""
-        return self.weight_decay / 2 * sum(float((each**2).sum()) for name, each in weights.items() if name != "b")
+        return self.weight_decay / 2 * sum(float((values**2).sum()) for name, values in weights.items() if name != "b")
 
     def mean_and_gradient(self, scores: Array, y_true: Array) -> tuple[float, Array]:
         """The mean loss, and its derivative with respect to each score ``(n, outputs)``."""

@@ -71,17 +71,17 @@ def find_kept_epoch(curve: Sequence[Epoch], training: Training) -> Epoch:
 
 
 def _point(epoch: int, measured: EpochMetrics, training: Training) -> Epoch:
-    figures = {name: each for name, each in measured._asdict().items() if each}
-    losses = {name: each["loss"] for name, each in figures.items()}
+    metrics = {split: figures for split, figures in measured._asdict().items() if figures}
+    losses = {split: figures["loss"] for split, figures in metrics.items()}
     if not all(map(math.isfinite, losses.values())):
-        found = ", ".join(f"{name} loss {loss}" for name, loss in losses.items())
+        shown = ", ".join(f"{split} loss {loss}" for split, loss in losses.items())
         raise TrainingDiverged(
-            f"{found} in epoch {epoch} at lr {training.hyperparameters.lr}",
+            f"{shown} in epoch {epoch} at lr {training.hyperparameters.lr}",
             "finite losses",
             "use a smaller --lr",
         )
-    named = {f"{split}_{figure}": value for split, each in figures.items() for figure, value in each.items()}
-    return Epoch(epoch=epoch, **named)
+    values = {f"{split}_{name}": value for split, figures in metrics.items() for name, value in figures.items()}
+    return Epoch(epoch=epoch, **values)
 
 
 def _sentence(point: Epoch) -> str:

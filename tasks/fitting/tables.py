@@ -13,7 +13,15 @@ from tasks.data.prepared_splits import Arrays, Examples
 from tasks.data.recipe import Columns, Shape
 from tasks.data.schema import Schema
 from tasks.data.statistics import fit_recipe
-from tasks.fitting.cross_validation import SHAPES, Candidate, Sample, assign_folds, choose_shape, compare_losses
+from tasks.fitting.cross_validation import (
+    SHAPES,
+    Candidate,
+    Sample,
+    assign_folds,
+    average_losses,
+    choose_shape,
+    compare_losses,
+)
 from tasks.fitting.design import (
     GROUPS,
     PIECE_VALUES,
@@ -123,15 +131,15 @@ def compare_shapes(
     chosen = candidates[-1] if options.shape else (*kept, simplest)[0]
     shrinkage = len(rows) / len(train.y_true)  # the same penalties of the sum of losses
     if options.weight_decay is None:
-        chosen = chosen._replace(penalties={name: each * shrinkage for name, each in chosen.penalties.items()})
+        chosen = chosen._replace(penalties={name: penalty * shrinkage for name, penalty in chosen.penalties.items()})
     null_losses = list_null_losses(sample)
     gain, error = compare_losses(null_losses, chosen.losses, row_weights)
     unit = objective.scale**2
     return Comparison(
         chosen=chosen,
         simplest=simplest.shape,
-        losses={each.shape: _average(each.losses, row_weights) * unit for each in candidates},
-        null_loss=_average(null_losses, row_weights) * unit,
+        losses={shape: average_losses(losses, row_weights) * unit for shape, _, _, losses in candidates},
+        null_loss=average_losses(null_losses, row_weights) * unit,
         is_better=gain > CONFIDENT * error,
     )
 
@@ -145,11 +153,6 @@ def list_null_losses(sample: Sample) -> Array:
         scores = np.repeat(problem.minimise(np.empty(0)).weights, np.count_nonzero(predicted), axis=0)
         losses[predicted] = sample.objective.losses(scores, sample.y_true[predicted])
     return losses
-
-
-def _average(losses: Array, row_weights: Array) -> float:
-    known = ~np.isnan(losses)
-    return float(np.average(losses[known], weights=row_weights[known]))
 
 
 @use_one_thread

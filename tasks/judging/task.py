@@ -271,7 +271,8 @@ def measure_coefficients(candidate: Candidate) -> Metrics:
     if file := candidate.trained.refit_weights:
         weights = safetensors.numpy.load(verified_files.read(file))
     folded = raw_units.fold_weights(weights, recipe, np.float64)
-    if names and folded.W.size + folded.effects.size + folded.pair_weights.size > MOST_WEIGHTS:
+    listed = folded.W, folded.effects, folded.slopes, folded.pair_weights
+    if names and sum(weights.size for weights in listed) > MOST_WEIGHTS:
         return {}
     found = {
         "weights": raw_units.name_weights(folded, recipe),

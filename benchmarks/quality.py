@@ -72,7 +72,8 @@ def bench(setup: Setup) -> Report:
                 by_model[name] = figures
                 title, median = f"{collection}: {name}", float(np.median(figures))
                 sides[title] = Side(name=title, unit="error", figures=figures, best=min(figures), median=median)
-        ratios += compare_errors(collection, by_model)
+        if measured:  # none where its packages are not installed
+            ratios += compare_errors(collection, by_model)
     tables = {collection: list(measured) for collection, measured in errors.items()}
     return setup.report("quality", sides, ratios, tables=tables)
 

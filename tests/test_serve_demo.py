@@ -272,7 +272,7 @@ def test_a_row_typed_gives_its_prediction_and_what_each_column_adds(tab: "Page",
 
             def is_explained(wanted: Array = expected_added) -> bool:
                 shown = read_added(tab)
-                return np.allclose([shown[name] for name in COLUMNS], wanted, rtol=1e-5, atol=0)
+                return np.allclose([shown[name] for name in COLUMNS], wanted, rtol=1e-5, atol=1e-12)
 
             eventually(is_explained, 5, "what each column adds")
             added = read_added(tab)

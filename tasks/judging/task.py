@@ -272,7 +272,7 @@ def measure_coefficients(candidate: Candidate) -> Metrics:
         weights = safetensors.numpy.load(verified_files.read(file))
     folded = raw_units.fold_weights(weights, recipe, np.float64)
     listed = folded.W, folded.effects, folded.slopes, folded.pair_weights
-    if names and sum(weights.size for weights in listed) > MOST_WEIGHTS:
+    if names and sum(array.size for array in listed) > MOST_WEIGHTS:
         return {}
     found = {
         "weights": raw_units.name_weights(folded, recipe),
